@@ -1,0 +1,105 @@
+"""What both drivers share: performing one step, striking it with its fault, and knowing when a run is over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
+
+from .actors import MS
+from .errors import BackendError, ConnectionLost
+from .facts import Narrator
+from .operations import Backend, Clock, State
+from .scenario import Fault, Point, Scenario, When
+from .steps import Step
+
+# Steps that a driver answers by itself: nothing durable happens and nothing is told.
+SILENT = ("work", "stage", "idle", "sleep")
+
+
+class Faults:
+    """The scenario's faults by the step they strike; each strikes once."""
+
+    def __init__(self, faults: Iterable[Fault]) -> None:
+        self._left = list(faults)
+
+    def add(self, fault: Fault) -> None:
+        self._left.append(fault)
+
+    def strike(self, step: Step, when: When | None = None) -> Fault | None:
+        """The fault due at this step; with `when`, only a kill or pause at that moment of it."""
+        for fault in self._left:
+            wanted = fault.kind in ("kill", "pause") and fault.at.when == when
+            if when is None:
+                wanted = fault.kind not in ("kill", "pause")
+            if wanted and matches(fault.at, step):
+                self._left.remove(fault)
+                return fault
+        return None
+
+
+def matches(point: Point, step: Step) -> bool:
+    return (point.step, point.job, point.attempt, point.index) == (
+        step.name,
+        step.job_id,
+        step.attempt,
+        step.index,
+    )
+
+
+def perform(
+    step: Step,
+    faults: Faults,
+    *,
+    backend: Backend,
+    clock: Clock,
+    narrator: Narrator,
+    die: Callable[[], NoReturn],
+) -> Any:
+    """Tell that the step begins, apply it, tell what it answered; answers that.
+
+    Raises BackendError or ConnectionLost, for the coroutine to handle, when the step or its fault does.
+    """
+    fault = faults.strike(step)
+    step = narrator.before(step, clock())
+    try:
+        if faults.strike(step, "begun"):
+            die()
+        _refuse(fault, step)
+        result = backend.apply(step.operation, clock) if step.operation is not None else None
+        if faults.strike(step, "committed"):
+            die()
+        if fault is not None and fault.kind == "lost_reply":
+            raise ConnectionLost
+    except (BackendError, ConnectionLost) as error:
+        narrator.failed(error, clock())
+        raise
+    narrator.after(step, result, clock())
+    return result
+
+
+def _refuse(fault: Fault | None, step: Step) -> None:
+    if fault is None:
+        return
+    if fault.kind == "db_error":
+        raise BackendError(f"The database refused the {step.name} step, as the scenario told it to.")
+    if fault.kind == "lost_request":
+        raise ConnectionLost
+
+
+def work_ns(step: Step, faults: Faults) -> int:
+    """How long a work step takes: as planned, or as long as its slow fault says."""
+    fault = faults.strike(step)
+    return fault.at_most_ms * MS if fault is not None else step.planned_ns
+
+
+def nothing_left(
+    scenario: Scenario, held: Callable[[str], tuple[tuple[str, State], ...]], live: Callable[[str], int]
+) -> bool:
+    """Whether no queue holds a job that a live actor could still move, given that all of them are idle."""
+    for queue in scenario.queues:
+        if live(queue.name) == 0:
+            continue
+        movable: tuple[State, ...] = ("ready",) if queue.policy.reclaim == "none" else ("ready", "leased")
+        if any(state in movable for _, state in held(queue.name)):
+            return False
+    return True

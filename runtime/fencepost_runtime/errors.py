@@ -1,0 +1,30 @@
+"""Every error that the runtime raises, in one tree; a docstring is the default message."""
+
+from __future__ import annotations
+
+
+class RuntimeFault(Exception):
+    """The runtime could not go on."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (self.__doc__ or "").splitlines()[0])
+
+
+class PolicyError(RuntimeFault):
+    """The policy is not one that the runtime knows."""
+
+
+class ScenarioError(RuntimeFault):
+    """The scenario cannot be run as it is written."""
+
+
+class BackendError(RuntimeFault):
+    """The queue's database refused the step; nothing of it was applied."""
+
+
+class ConnectionLost(RuntimeFault):
+    """The reply never came: the step may or may not have been applied."""
+
+
+class Diverged(RuntimeFault):
+    """The simulator was told to follow a history that this policy cannot produce."""

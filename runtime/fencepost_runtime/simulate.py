@@ -1,0 +1,345 @@
+"""The simulator: the actors' coroutines in virtual time, one step at a time, on the queue's model.
+
+No threads, sockets or clocks: the same scenario and seed give the same history, bit for bit.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Coroutine
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NoReturn
+
+from .actors import MS, producer, reclaimer, stocktaking, worker
+from .drive import SILENT, Faults, matches, nothing_left, perform, work_ns
+from .errors import BackendError, ConnectionLost, Diverged
+from .facts import Fact, Narrator, Sink
+from .memory import MemoryBackend
+from .scenario import Fault, Point, Scenario
+from .steps import Step
+
+# Virtual time begins at 2026-01-01T00:00:00Z, in Unix nanoseconds.
+EPOCH = 1_767_225_600_000_000_000
+# A step takes from a fifth of a millisecond to two; the seed draws each.
+STEP_NS = (MS // 5, 2 * MS)
+SUPERVISOR = "supervisor"
+# Polls in a row that find nothing although the clock stands where the recording found something.
+MAX_POLLS = 2
+
+
+class _Killed(Exception):
+    """Unwinds the step in which a simulated process dies."""
+
+
+@dataclass(slots=True)
+class Simulated:
+    """What a simulated run came to: account balances, and its virtual end in Unix nanoseconds."""
+
+    balances: dict[str, int]
+    ended_at: int
+
+
+class _Actor:
+    def __init__(self, name: str, queue: str, script: Coroutine[Step, Any, None], sink: Sink, wake_at: int) -> None:
+        self.name = name
+        self.queue = queue
+        self.script = script
+        self.narrator = Narrator(name, sink)
+        self.wake_at = wake_at
+        self.step: Step | None = None
+        self.idle = False
+        self.paused: Fault | None = None
+        self.advance(None)
+
+    def advance(self, answer: Any) -> None:
+        """Hand the pending step's answer (or error) to the coroutine; its next step is pending then."""
+        try:
+            throws = isinstance(answer, Exception)
+            self.step = self.script.throw(answer) if throws else self.script.send(answer)
+        except StopIteration:
+            self.step = None
+
+    def die(self) -> None:
+        self.script.close()
+        self.step = None
+        self.paused = None
+
+    @property
+    def alive(self) -> bool:
+        return self.step is not None
+
+
+class _World:
+    """The actors of a scenario, the model they share and the virtual clock."""
+
+    def __init__(self, scenario: Scenario, sink: Sink, faults: tuple[Fault, ...], rng: random.Random) -> None:
+        self.scenario = scenario
+        self.backend = MemoryBackend()
+        self.sink = sink
+        self.now = EPOCH
+        self.faults = Faults(faults)
+        self.supervisor = Narrator(SUPERVISOR, sink)
+        self.actors = [
+            _Actor(name, queue, script, sink, EPOCH + rng.randrange(*STEP_NS)) for name, queue, script in cast(scenario)
+        ]
+
+    def clock(self) -> int:
+        return self.now
+
+    def perform(self, actor: _Actor, step: Step) -> Any:
+        """Perform the pending step; answers its result or the error that it raised. Raises _Killed."""
+        try:
+            return perform(
+                step,
+                self.faults,
+                backend=self.backend,
+                clock=self.clock,
+                narrator=actor.narrator,
+                die=_die,
+            )
+        except (BackendError, ConnectionLost) as error:
+            return error
+
+    def crash(self, actor: _Actor) -> None:
+        actor.die()
+        self.supervisor.observed("crash", actor.name, "SIGKILL", self.now)
+
+    def take_stock(self) -> Simulated:
+        queues = [queue.name for queue in self.scenario.queues]
+        last = _Actor(SUPERVISOR, "", stocktaking(queues), self.sink, self.now)
+        last.narrator = self.supervisor
+        while last.step is not None:
+            last.advance(self.perform(last, last.step))
+        return Simulated(self.backend.balances(), self.now)
+
+    def close(self) -> None:
+        for actor in self.actors:
+            actor.script.close()
+
+
+def cast(scenario: Scenario) -> list[tuple[str, str, Coroutine[Step, Any, None]]]:
+    """The scenario's actors: name, queue and script. Both drivers run these."""
+    actors: list[tuple[str, str, Coroutine[Step, Any, None]]] = []
+    for queue in scenario.queues:
+        actors.append((f"{queue.name}-producer", queue.name, producer(queue.jobs)))
+        for number in range(1, queue.workers + 1):
+            name = f"{queue.name}-worker-{number}"
+            actors.append((name, queue.name, worker(name, queue.name, queue.policy, scenario.poll_ms)))
+        if queue.policy.reclaim != "none":
+            script = reclaimer(queue.name, queue.policy, scenario.poll_ms)
+            actors.append((f"{queue.name}-reclaimer", queue.name, script))
+    return actors
+
+
+def _die() -> NoReturn:
+    raise _Killed
+
+
+def simulate(scenario: Scenario, sink: Sink, seed: int = 0) -> Simulated:
+    """Run a scenario to its end, telling `sink`. The seed draws the length of each step, and so the schedule."""
+    return _Free(scenario, sink, seed).run()
+
+
+class _Free(_World):
+    """Chooses the schedule itself: whoever wakes first acts first."""
+
+    def __init__(self, scenario: Scenario, sink: Sink, seed: int) -> None:
+        self.rng = random.Random(seed)
+        super().__init__(scenario, sink, scenario.faults, self.rng)
+        self.horizon = EPOCH + scenario.at_most_ms * MS
+        self.over = False
+
+    def run(self) -> Simulated:
+        while actor := min((a for a in self.actors if a.alive), key=lambda a: a.wake_at, default=None):
+            if actor.wake_at > self.horizon:
+                break
+            self.now = max(self.now, actor.wake_at)
+            try:
+                self.act(actor)
+            except _Killed:
+                self.crash(actor)
+        self.close()
+        return self.take_stock()
+
+    def act(self, actor: _Actor) -> None:
+        if actor.paused is not None:
+            self.resume(actor)
+            return
+        step = actor.step
+        if step is None:
+            return
+        if self.interrupted(actor, step, "before"):
+            return
+        if step.name in SILENT:
+            self.answer_silent(actor, step)
+        else:
+            answer = self.perform(actor, step)
+            # An actor whose poll found nothing is as idle as before.
+            actor.idle = actor.idle and answer is None
+            self.wake_waiting(step)
+            actor.advance(answer)
+            actor.wake_at = self.now + self.rng.randrange(*STEP_NS)
+        self.interrupted(actor, step, "after")
+
+    def answer_silent(self, actor: _Actor, step: Step) -> None:
+        match step.name:
+            case "idle":
+                actor.idle = True
+                actor.advance(not self.finished())
+                actor.wake_at = self.now + step.planned_ns
+            case "work":
+                actor.advance(work_ns(step, self.faults))
+            case "sleep":
+                actor.advance(None)
+                actor.wake_at = self.now + step.planned_ns
+            case _:
+                actor.advance(None)
+
+    def interrupted(self, actor: _Actor, step: Step, when: Any) -> bool:
+        """Strike the actor with the kill or pause that is due at this moment, if one is."""
+        fault = self.faults.strike(step, when)
+        if fault is None:
+            return False
+        if fault.kind == "kill":
+            raise _Killed
+        actor.paused = fault
+        actor.wake_at = self.now + fault.at_most_ms * MS
+        self.supervisor.observed("pause", actor.name, "SIGSTOP", self.now)
+        return True
+
+    def resume(self, actor: _Actor) -> None:
+        self.supervisor.observed("resume", actor.name, "SIGCONT", self.now)
+        actor.paused = None
+        actor.wake_at = self.now + self.rng.randrange(*STEP_NS)
+
+    def wake_waiting(self, step: Step) -> None:
+        for actor in self.actors:
+            until = actor.paused.until if actor.paused else None
+            if until is not None and matches(until, step):
+                self.resume(actor)
+
+    def finished(self) -> bool:
+        if not self.over:
+            busy = any(a.alive and not a.idle for a in self.actors)
+            self.over = not busy and nothing_left(self.scenario, self.backend.held, self.live)
+        return self.over
+
+    def live(self, queue: str) -> int:
+        return sum(1 for a in self.actors if a.alive and a.queue == queue and "-worker-" in a.name)
+
+
+How = Literal["normal", "begun", "committed", "lost_request", "lost_reply", "db_error", "crash", "pause", "resume"]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One entry of a recorded schedule: `actor` told something at `at` (Unix nanoseconds).
+
+    `how` is normal; or what kept the step from being told in full: begun, committed (killed there),
+    lost_request, lost_reply, db_error; or what befell the actor: crash, pause, resume.
+    """
+
+    actor: str
+    at: int
+    how: How = "normal"
+    signal: str = ""
+
+
+def follow(scenario: Scenario, schedule: tuple[Told, ...], sink: Sink) -> Simulated:
+    """Run a scenario along a recorded schedule: each entry lets its actor go as far as its next telling step.
+
+    Raises Diverged if an actor has nothing to tell where the schedule says that it told something.
+    """
+    return _Guided(scenario, schedule, sink).run()
+
+
+class _CountingSink:
+    """Counts what is told, so that a step that tells several facts uses up as many entries."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self.opened = 0
+
+    def open(self, fact: Fact, parent: Any) -> Any:
+        self.opened += 1
+        return self._sink.open(fact, parent)
+
+    def carrier(self, handle: Any) -> str:
+        return self._sink.carrier(handle)
+
+    def close(self, handle: Any, fact: Fact, now: int) -> None:
+        self._sink.close(handle, fact, now)
+
+
+class _Guided(_World):
+    """Follows a recorded schedule."""
+
+    def __init__(self, scenario: Scenario, schedule: tuple[Told, ...], sink: Sink) -> None:
+        self.counter = _CountingSink(sink)
+        # How long work took decides how often a lease was renewed; every other fault is in the schedule.
+        slow = tuple(fault for fault in scenario.faults if fault.kind == "slow")
+        super().__init__(scenario, self.counter, slow, random.Random(0))
+        self.schedule = schedule
+        queues = [queue.name for queue in scenario.queues]
+        self.actors.append(_Actor(SUPERVISOR, "", stocktaking(queues), self.counter, EPOCH))
+        self.by_name = {actor.name: actor for actor in self.actors}
+        # Entries of an actor that a step of it has told already.
+        self.owed: dict[str, int] = {}
+
+    def run(self) -> Simulated:
+        for told in self.schedule:
+            self.now = told.at
+            actor = self.by_name.get(told.actor)
+            if actor is None:
+                raise Diverged(f"The recording has an actor {told.actor!r} that the scenario does not cast.")
+            if told.how in ("crash", "pause", "resume"):
+                self.supervisor.observed(told.how, actor.name, told.signal, told.at)
+                if told.how == "crash":
+                    actor.die()
+            elif self.owed.get(actor.name):
+                self.owed[actor.name] -= 1
+            else:
+                self.tell(actor, told)
+        self.close()
+        return Simulated(self.backend.balances(), self.now)
+
+    def tell(self, actor: _Actor, told: Told) -> None:
+        polls = 0
+        while actor.step is not None and polls < MAX_POLLS:
+            step = actor.step
+            if step.name in SILENT:
+                actor.advance(self.silent_answer(step))
+                continue
+            before = self.counter.opened
+            if told.how != "normal":
+                self.faults.add(_struck(step, told.how))
+            try:
+                answer = self.perform(actor, step)
+            except _Killed:
+                # Dead, but not yet missed: the supervisor's entry tells of the crash.
+                actor.die()
+                answer = None
+            opened = self.counter.opened - before
+            if actor.alive:
+                actor.advance(answer)
+            if opened or step.name == "finish":
+                self.owed[actor.name] = max(opened, 1) - 1
+                return
+            polls += 1
+        raise Diverged(f"{told.actor} told something in the recording, but has nothing to tell under this policy.")
+
+    def silent_answer(self, step: Step) -> Any:
+        if step.name == "work":
+            return work_ns(step, self.faults)
+        return True if step.name == "idle" else None
+
+
+def _struck(step: Step, how: How) -> Fault:
+    """The fault that makes a step end as the recording says it did."""
+    point = Point(step.job_id or "", step.attempt, step.name, step.index)
+    match how:
+        case "begun" | "committed":
+            return Fault("kill", replace(point, when=how))
+        case "lost_request" | "lost_reply" | "db_error":
+            return Fault(how, point)
+    raise Diverged(f"A step cannot end in {how}.")

@@ -1,0 +1,72 @@
+"""Steps: what the coroutines await and the drivers perform, one at a time, by name.
+
+A step with an operation is durable: one transaction. The others are local, yet have names too, so that a fault
+can be bound to the moment before or after them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+from .operations import Operation
+
+STEPS = {
+    "enqueue": "the producer hands a job to the queue",
+    "lease": "a worker asks the queue for a job",
+    "start": "a worker begins an attempt",
+    "work": "the computation before write `index`; index = number of effects: after the last write",
+    "stage": "effect `index` joins the attempt's open transaction (atomic writes only)",
+    "write": "effect `index` is applied in a transaction of its own (stepwise writes only)",
+    "apply": "the transaction of all staged effects commits (atomic writes only)",
+    "renew": "a worker extends its lease",
+    "settle": "a worker acknowledges the job",
+    "retry": "a worker gives a failed attempt back",
+    "finish": "a worker ends an attempt",
+    "idle": "nothing to do: wait for the next poll",
+    "sleep": "time passes",
+    "scan": "the reclaimer reads which leases have run out",
+    "reclaim": "the reclaimer takes one lease back",
+    "inventory": "the supervisor reads what a queue still holds",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One attempt of one job: who runs what under which token."""
+
+    job_id: str
+    attempt: int
+    token: int
+    carrier: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """`index` counts the effects from 0; `planned_ns` is the duration of work, sleep and idle steps."""
+
+    name: str
+    operation: Operation | None = None
+    queue: str = ""
+    execution: Execution | None = None
+    index: int = 0
+    planned_ns: int = 0
+    outcome: str = ""
+    reason: str | None = None
+    early: bool = False
+
+    def __await__(self) -> Generator[Step, Any, Any]:
+        return (yield self)
+
+    @property
+    def job_id(self) -> str | None:
+        if self.execution is not None:
+            return self.execution.job_id
+        job = getattr(self.operation, "job", None)
+        return job.id if job is not None else getattr(self.operation, "job_id", None)
+
+    @property
+    def attempt(self) -> int:
+        """The attempt that this step belongs to; 0 for steps outside any."""
+        return self.execution.attempt if self.execution is not None else 0

@@ -1,0 +1,186 @@
+"""The supervisor of a run of real processes: sees crashes, pauses and resumes, and knows when the run is over."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import time
+from dataclasses import dataclass
+from typing import NoReturn
+
+from .actors import MS, stocktaking
+from .drive import Faults, nothing_left, perform
+from .errors import BackendError, ConnectionLost
+from .facts import Narrator
+from .processes import Spec, configure, flush, fork_child
+from .simulate import SUPERVISOR, cast
+from .spans import SpanSink, announce
+from .sqlite import SqliteBackend
+
+# How long one wait may last before the supervisor looks at its children and deadlines again.
+TICK_S = 0.05
+
+
+@dataclass(slots=True)
+class _Paused:
+    """A stopped process: resumed when point number `until` (-1: none) is reached, or at `deadline_ns`."""
+
+    until: int
+    deadline_ns: int
+    stopped: bool = False
+
+
+class Supervisor:
+    def __init__(self, spec: Spec) -> None:
+        self._spec = spec
+        self._names: dict[int, str] = {}
+        self._queue_of: dict[str, str] = {}
+        self._idle: set[str] = set()
+        self._paused: dict[str, _Paused] = {}
+        self._reached: set[int] = set()
+        self._buffer = b""
+        self._interrupted = False
+
+    def run(self) -> int:
+        """Answers the exit code: 0, or 130 after Ctrl-C, or 1 if an actor failed by itself."""
+        SqliteBackend(self._spec.database).close()  # The schema is there before anybody races to use it.
+        self._reports, report = os.pipe()
+        stop, self._stop = os.pipe()
+        signal.signal(signal.SIGINT, self._interrupt)
+        signal.signal(signal.SIGTERM, self._interrupt)
+        self._fork(report, stop)
+        os.close(report)
+        os.close(stop)
+        configure(self._spec.telemetry, SUPERVISOR)
+        self._narrator = Narrator(SUPERVISOR, SpanSink())
+        self._backend = SqliteBackend(self._spec.database)
+        scenario = self._spec.scenario
+        announce(scenario.id, self._spec.seed, json.dumps(scenario.to_dict()), time.time_ns())
+        self._supervise()
+        self._take_stock()
+        flush()
+        return 130 if self._interrupted else 0
+
+    def _interrupt(self, number: int, frame: object) -> None:
+        self._interrupted = True
+
+    def _fork(self, report: int, stop: int) -> None:
+        def close() -> None:
+            os.close(self._reports)
+            os.close(self._stop)
+
+        for name, queue, script in cast(self._spec.scenario):
+            pid = fork_child(name, self._spec, script, close=close, report=report, stop=stop)
+            self._names[pid] = name
+            self._queue_of[name] = queue
+
+    def _supervise(self) -> None:
+        deadline = time.monotonic() + self._spec.scenario.at_most_ms / 1_000
+        stopping = False
+        while self._names:
+            self._listen()
+            self._watch()
+            self._resume_due()
+            if self._interrupted or time.monotonic() > deadline:
+                self._kill_all()
+            elif not stopping and self._finished():
+                os.close(self._stop)
+                stopping = True
+
+    def _listen(self) -> None:
+        ready, _, _ = select.select([self._reports], [], [], TICK_S)
+        if not ready:
+            return
+        self._buffer += os.read(self._reports, 65_536)
+        *lines, self._buffer = self._buffer.split(b"\n")
+        for line in lines:
+            self._hear(*json.loads(line))
+
+    def _hear(self, name: str, what: str, *values: int) -> None:
+        match what:
+            case "idle":
+                self._idle.add(name)
+            case "busy":
+                self._idle.discard(name)
+            case "reached":
+                self._reached.add(values[0])
+            case "stopping":
+                self._paused[name] = _Paused(values[0], time.monotonic_ns() + values[1] * MS)
+
+    def _watch(self) -> None:
+        """Take note of children that stopped or ended."""
+        while self._names:
+            pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
+            if pid == 0:
+                return
+            name = self._names[pid]
+            if os.WIFSTOPPED(status):
+                self._narrator.observed("pause", name, "SIGSTOP", time.time_ns(), pid)
+                # Its last words may still be in the pipe; whoever stopped it from outside said none.
+                self._paused.setdefault(name, _Paused(-1, time.monotonic_ns() + 10_000 * MS)).stopped = True
+                continue
+            del self._names[pid]
+            self._paused.pop(name, None)
+            if os.WIFSIGNALED(status):
+                word = signal.Signals(os.WTERMSIG(status)).name
+                self._narrator.observed("crash", name, word, time.time_ns(), pid)
+            elif os.WEXITSTATUS(status):
+                self._narrator.observed("crash", name, f"exit {os.WEXITSTATUS(status)}", time.time_ns(), pid)
+
+    def _resume_due(self) -> None:
+        pids = {name: pid for pid, name in self._names.items()}
+        for name, paused in list(self._paused.items()):
+            due = paused.until in self._reached or time.monotonic_ns() >= paused.deadline_ns
+            if paused.stopped and due:
+                del self._paused[name]
+                # Told first, so that nothing which the process does next can seem to precede it.
+                self._narrator.observed("resume", name, "SIGCONT", time.time_ns(), pids[name])
+                os.kill(pids[name], signal.SIGCONT)
+
+    def _finished(self) -> bool:
+        """Nothing moves any more: every live actor is idle and no queue holds a job that one could take."""
+        live = set(self._names.values())
+        if self._paused or any(name.endswith("-producer") for name in live):
+            return False
+        # Read the queues first, the reports after: a worker that took a job in between has said so.
+        if not nothing_left(self._spec.scenario, self._backend.held, self._live):
+            return False
+        while select.select([self._reports], [], [], 0)[0] and self._names:
+            before = len(self._buffer)
+            self._listen()
+            if len(self._buffer) == before == 0:
+                break
+        return live <= self._idle
+
+    def _live(self, queue: str) -> int:
+        return sum(1 for name in self._names.values() if self._queue_of[name] == queue and "-worker-" in name)
+
+    def _kill_all(self) -> None:
+        for pid in self._names:
+            os.kill(pid, signal.SIGKILL)
+
+    def _take_stock(self) -> None:
+        script = stocktaking(queue.name for queue in self._spec.scenario.queues)
+        answer = None
+        while True:
+            try:
+                step = script.send(answer)
+            except StopIteration:
+                return
+            try:
+                answer = perform(
+                    step,
+                    Faults(()),
+                    backend=self._backend,
+                    clock=time.time_ns,
+                    narrator=self._narrator,
+                    die=_never,
+                )
+            except (BackendError, ConnectionLost):
+                return  # No inventory: the analyzer says unknown, not lost.
+
+
+def _never() -> NoReturn:
+    raise AssertionError("the supervisor has no faults")

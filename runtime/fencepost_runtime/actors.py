@@ -133,7 +133,7 @@ class _Attempt:
         effects = self._job.effects
         for index in range(len(effects)):
             await self._work(index)
-            await self._step("stage", index=index)
+            await self._step("write", index=index)  # In the open transaction: nothing is durable yet.
         await self._work(len(effects))
         settle = self._policy.ack == "with_writes"
         operation = WriteAll(self._job.id, effects, self._token, self._policy.fencing, self._dedupe, settle)

@@ -13,7 +13,7 @@ from .scenario import Fault, Point, Scenario, When
 from .steps import Step
 
 # Steps that a driver answers by itself: nothing durable happens and nothing is told.
-SILENT = ("work", "stage", "idle", "sleep")
+SILENT = ("work", "idle", "sleep")
 
 
 class Faults:
@@ -38,11 +38,11 @@ class Faults:
 
 
 def matches(point: Point, step: Step) -> bool:
-    return (point.step, point.job, point.attempt, point.index) == (
-        step.name,
-        step.job_id,
-        step.attempt,
-        step.index,
+    return (
+        point.step in step.names
+        and point.job == step.job_id
+        and point.attempt == step.attempt
+        and point.index == step.index
     )
 
 

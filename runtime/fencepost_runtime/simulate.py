@@ -325,7 +325,7 @@ class _Guided(_World):
             if opened or step.name == "finish":
                 self.owed[actor.name] = max(opened, 1) - 1
                 return
-            polls += 1
+            polls += step.name in ("lease", "scan")
         raise Diverged(f"{told.actor} told something in the recording, but has nothing to tell under this policy.")
 
     def silent_answer(self, step: Step) -> Any:

@@ -10,16 +10,15 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
-from .operations import Operation
+from .operations import Operation, WriteAll
 
 STEPS = {
     "enqueue": "the producer hands a job to the queue",
     "lease": "a worker asks the queue for a job",
     "start": "a worker begins an attempt",
     "work": "the computation before write `index`; index = number of effects: after the last write",
-    "stage": "effect `index` joins the attempt's open transaction (atomic writes only)",
-    "write": "effect `index` is applied in a transaction of its own (stepwise writes only)",
-    "apply": "the transaction of all staged effects commits (atomic writes only)",
+    "write": "effect `index` is applied: by a transaction of its own, or (atomic writes) inside the attempt's open one",
+    "apply": "the transaction of all effects commits (atomic writes only)",
     "renew": "a worker extends its lease",
     "settle": "a worker acknowledges the job",
     "retry": "a worker gives a failed attempt back",
@@ -58,6 +57,11 @@ class Step:
 
     def __await__(self) -> Generator[Step, Any, Any]:
         return (yield self)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a fault may call this step: a transaction that settles with the writes is the settle as well."""
+        return ("apply", "settle") if isinstance(self.operation, WriteAll) and self.operation.settle else (self.name,)
 
     @property
     def job_id(self) -> str | None:

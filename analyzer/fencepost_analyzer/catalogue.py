@@ -1,0 +1,87 @@
+"""The failure modes: one `.toml` file each, with the scenario that reproduces it and what must come of it."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from fencepost_runtime.scenario import Scenario
+
+from fencepost_analyzer.errors import AnalyzerError
+
+
+class UnknownFailureMode(AnalyzerError):
+    """There is no such failure mode."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seeming:
+    """A policy that looks as if it healed, why it does not, and the invariants that it leaves broken."""
+
+    policy: str
+    why: str
+    violates: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FailureMode:
+    """`violates`: the invariants that the scenario breaks, exactly. `heals`: the policy under which none breaks.
+
+    `near_miss` comes as close as it can without failing: under it every invariant must hold.
+    """
+
+    id: str
+    title: str
+    story: str
+    sources: tuple[str, ...]
+    violates: tuple[str, ...]
+    heals: str
+    strategies: tuple[str, ...]
+    seems: tuple[Seeming, ...]
+    scenario: Scenario
+    near_miss: Scenario
+    near_miss_story: str
+
+
+@cache
+def failure_modes() -> dict[str, FailureMode]:
+    """All of them by id, in the order of the ids."""
+    folder = files(__package__).joinpath("failure_modes")
+    paths = sorted((path for path in folder.iterdir() if path.name.endswith(".toml")), key=lambda path: path.name)
+    modes = [_failure_mode(tomllib.loads(path.read_text("utf-8"))) for path in paths]
+    return {mode.id: mode for mode in modes}
+
+
+def failure_mode(name: str) -> FailureMode:
+    """The failure mode called `name`. Raises UnknownFailureMode, naming the nearest, if there is none."""
+    known = failure_modes()
+    if name not in known:
+        close = get_close_matches(name.upper(), known, 1)
+        hint = f"Did you mean {close[0]}?" if close else f"There are: {', '.join(known)}."
+        raise UnknownFailureMode(f"There is no failure mode {name!r}. {hint}")
+    return known[name]
+
+
+@cache
+def demo_scenario() -> Scenario:
+    """The incident that `fencepost demo` tells."""
+    return Scenario.from_dict(tomllib.loads(files(__package__).joinpath("demo.toml").read_text("utf-8")))
+
+
+def _failure_mode(data: dict[str, Any]) -> FailureMode:
+    scenario, near_miss = data.pop("scenario"), data.pop("near_miss")
+    missed = {**scenario, **near_miss, "id": f"{scenario['id']}-near-miss"}
+    seems = tuple(Seeming(entry["policy"], entry["why"], tuple(entry["violates"])) for entry in data.pop("seems"))
+    lists = {key: tuple(data.pop(key)) for key in ("sources", "violates", "strategies")}
+    return FailureMode(
+        story=" ".join(data.pop("story").split()),
+        scenario=Scenario.from_dict(scenario),
+        near_miss=Scenario.from_dict(missed),
+        seems=seems,
+        **lists,
+        **data,
+    )

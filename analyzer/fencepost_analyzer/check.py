@@ -1,0 +1,284 @@
+"""From a recording to a report: map the spans to events, judge the events by every invariant.
+
+Three-valued throughout: a violation stands on something seen, *holds* needs events to judge and a recording
+without holes, and everything else is *unknown*, a failing checker included.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import duckdb
+import pyarrow as pa
+
+from fencepost_analyzer import invariants
+from fencepost_analyzer.database import EVENTS, GAPS, conform, create_views, database, load, lock, resource, tidy_events
+from fencepost_analyzer.errors import InvariantError
+from fencepost_analyzer.invariants import Invariant, Kind
+from fencepost_analyzer.mapping import load_mappings, map_spans
+from fencepost_analyzer.verdicts import Finding, Judgement, Report, Verdict, Witness, merge, span_needed
+
+MAX_WITNESSES = 10
+
+
+class Recording(Protocol):
+    """What a check needs of a recording; fencepost_recorder.Recording is one, a fake in a test another."""
+
+    @property
+    def id(self) -> str: ...
+
+    def spans(self) -> pa.Table: ...
+
+    def gaps(self) -> pa.Table: ...
+
+
+@dataclass(frozen=True)
+class _Tally:
+    """One invariant in one schedule: how many cases, and which events would have decided the open ones."""
+
+    violations: int
+    unknowns: int
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """All that the judging of one set of events brought to light."""
+
+    chosen: tuple[Invariant, ...]
+    coverage: Mapping[int, Mapping[str, Mapping[str, int]]]
+    tallies: Mapping[tuple[str, int], _Tally]
+    witnesses: Mapping[str, tuple[Witness, ...]]
+    failures: Mapping[str, str]
+    events: int
+    jobs: int
+    gaps: int
+    gaps_touching: int
+
+
+def check(recording: Recording, *, extra: Sequence[Path] = (), mappings: Sequence[Path] = ()) -> Report:
+    """Maps the recording's spans to events and judges them by every invariant.
+
+    `extra` and `mappings` are directories of the user's own invariants and mappings. Raises AnalyzerError for
+    files that do not follow the rules; a recording that cannot be judged is a verdict, not an error."""
+    chosen = invariants.load(extra)
+    with opened(recording, mappings=mappings) as (connection, unmapped):
+        return _report(_evidence(connection, chosen, MAX_WITNESSES), unmapped)
+
+
+def judge(
+    events: pa.Table,
+    gaps: pa.Table | None = None,
+    *,
+    extra: Sequence[Path] = (),
+    only: Collection[str] | None = None,
+) -> Report:
+    """Judges a table of events (columns of `database.EVENTS`; columns left out are null) as one recording.
+
+    `only` names the invariants to judge. Raises EventsError for unknown columns, InvariantError for unknown ids."""
+    chosen = invariants.load(extra, only)
+    with _judging(events, gaps) as connection:
+        return _report(_evidence(connection, chosen, MAX_WITNESSES), ())
+
+
+def judge_many(
+    events: pa.Table, *, extra: Sequence[Path] = (), only: Collection[str] | None = None
+) -> dict[int, Judgement]:
+    """Judges every `schedule` in the table by itself, all of them in one pass of each invariant."""
+    chosen = invariants.load(extra, only)
+    with _judging(events, None) as connection:
+        evidence = _evidence(connection, chosen, 0)
+    if evidence.failures:
+        name, problem = next(iter(evidence.failures.items()))
+        raise InvariantError(f"{name} cannot be judged: {problem}.")
+    return {schedule: _judgement(evidence, schedule) for schedule in sorted(evidence.coverage)}
+
+
+@contextmanager
+def opened(
+    recording: Recording,
+    *,
+    mappings: Sequence[Path] = (),
+    memory_limit: str | None = None,
+    threads: int | None = None,
+) -> Iterator[tuple[duckdb.DuckDBPyConnection, tuple[str, ...]]]:
+    """A locked connection with `spans`, `gaps`, `events` and the views, and the scopes that no mapping knows."""
+    chosen = load_mappings(mappings)
+    tables = {"spans": recording.spans(), "gaps": conform(recording.gaps(), GAPS, "gaps")}
+    with database(tables, memory_limit=memory_limit, threads=threads) as connection:
+        unmapped = map_spans(connection, chosen)
+        create_views(connection)
+        yield connection, unmapped
+
+
+@contextmanager
+def _judging(events: pa.Table, gaps: pa.Table | None) -> Iterator[duckdb.DuckDBPyConnection]:
+    gaps = GAPS.empty_table() if gaps is None else conform(gaps, GAPS, "gaps")
+    with duckdb.connect(":memory:") as connection:
+        load(connection, "gaps", gaps)
+        tidy_events(connection, conform(events, EVENTS, "events"))
+        lock(connection)
+        create_views(connection)
+        yield connection
+
+
+def _evidence(connection: duckdb.DuckDBPyConnection, chosen: tuple[Invariant, ...], most: int) -> _Evidence:
+    connection.execute(resource("views/found.sql"))
+    failures = {}
+    for invariant in chosen:
+        problem = _run(connection, invariant)
+        if problem is not None:
+            failures[invariant.id] = problem
+    connection.execute(f"CREATE TABLE judged AS {resource('views/judgement.sql')}")
+    counted = connection.execute(
+        "SELECT count(*), count(DISTINCT (schedule, job_id)) FILTER (job_id IS NOT NULL) FROM events"
+    ).fetchone()
+    events, jobs = counted or (0, 0)
+    return _Evidence(
+        chosen,
+        _coverage(connection),
+        _tallies(connection),
+        _witnesses(connection, most),
+        failures,
+        events,
+        jobs,
+        _number(connection, "SELECT count(*) FROM gaps"),
+        _number(connection, resource("views/gaps_touching.sql")),
+    )
+
+
+def _run(connection: duckdb.DuckDBPyConnection, invariant: Invariant) -> str | None:
+    """Adds what the invariant finds to `found`; why it could not, if it could not."""
+    try:
+        statements = connection.extract_statements(invariant.sql)
+        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+            return "its file does not hold exactly one SELECT"
+        # In parentheses it can only read: a subquery cannot modify data.
+        connection.execute(
+            f"INSERT INTO found BY NAME SELECT $id AS id, $polarity AS polarity, * FROM (\n{invariant.sql}\n)",
+            {"id": invariant.id, "polarity": invariant.polarity},
+        )
+    except duckdb.Error as error:
+        return " ".join(str(error).split())[:300].rstrip(".")
+    return None
+
+
+def _coverage(connection: duckdb.DuckDBPyConnection) -> dict[int, dict[str, dict[str, int]]]:
+    cursor = connection.execute(resource("views/coverage.sql"))
+    names = [column[0] for column in cursor.description or ()]
+    coverage: dict[int, dict[str, dict[str, int]]] = defaultdict(dict)
+    for row in cursor.fetchall():
+        counts = dict(zip(names, row, strict=True))
+        coverage[counts["schedule"]][str(counts["event"])] = counts
+    return coverage
+
+
+def _tallies(connection: duckdb.DuckDBPyConnection) -> dict[tuple[str, int], _Tally]:
+    rows = connection.execute(resource("views/counts.sql")).fetchall()
+    return {
+        (name, schedule): _Tally(violations, unknowns, tuple(sorted(filter(None, missing))))
+        for name, schedule, violations, unknowns, missing in rows
+    }
+
+
+def _witnesses(connection: duckdb.DuckDBPyConnection, most: int) -> dict[str, tuple[Witness, ...]]:
+    rows = connection.execute(resource("views/witnesses.sql"), {"most": most}).fetchall()
+    found: dict[str, list[Witness]] = defaultdict(list)
+    for name, verdict, job_id, at, span_ids, sentence, gapped in rows:
+        doubt = " But spans of that time are missing, so this is not certain." if gapped else ""
+        spans = tuple(dict.fromkeys(span for span in span_ids or () if span is not None))
+        found[name].append(Witness(verdict, job_id, at, spans, sentence + doubt))
+    return {name: tuple(witnesses) for name, witnesses in found.items()}
+
+
+def _number(connection: duckdb.DuckDBPyConnection, sql: str) -> int:
+    row = connection.execute(sql).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _judgement(evidence: _Evidence, schedule: int) -> Judgement:
+    violated, unknown, vacuous = [], [], []
+    for invariant in evidence.chosen:
+        tally = evidence.tallies.get((invariant.id, schedule))
+        if tally is not None and tally.violations:
+            violated.append(invariant.id)
+        elif _lacking(invariant, evidence.coverage[schedule]):
+            unknown.append(invariant.id)
+            vacuous.append(invariant.id)
+        elif tally is not None:
+            unknown.append(invariant.id)
+    return Judgement(tuple(violated), tuple(unknown), tuple(vacuous))
+
+
+def _report(evidence: _Evidence, unmapped: tuple[str, ...]) -> Report:
+    findings = tuple(_finding(evidence, invariant) for invariant in evidence.chosen)
+    verdict = merge(finding.verdict for finding in findings)
+    return Report(verdict, findings, evidence.events, evidence.jobs, evidence.gaps, unmapped)
+
+
+def _finding(evidence: _Evidence, invariant: Invariant) -> Finding:
+    tallies = [tally for (name, _), tally in evidence.tallies.items() if name == invariant.id]
+    violations = sum(tally.violations for tally in tallies)
+    unknowns = sum(tally.unknowns for tally in tallies)
+    verdict, reason, missing = _conclude(evidence, invariant, violations, unknowns, tallies)
+    return Finding(
+        invariant.id,
+        invariant.title,
+        invariant.severity,
+        invariant.principle,
+        invariant.polarity,
+        verdict,
+        violations,
+        unknowns,
+        evidence.witnesses.get(invariant.id, ()),
+        reason,
+        missing,
+        invariant.sql,
+    )
+
+
+def _conclude(
+    evidence: _Evidence, invariant: Invariant, violations: int, unknowns: int, tallies: Iterable[_Tally]
+) -> tuple[Verdict, str, tuple[str, ...]]:
+    """Verdict, reason and the spans that would be needed; the order of these rules is the three-valued logic."""
+    if invariant.id in evidence.failures:
+        return "unknown", f"The checker failed: {evidence.failures[invariant.id]}.", ()
+    missing = tuple(sorted({span_needed(event) for tally in tallies for event in tally.missing}))
+    if violations:
+        return "violated", f"{_times(violations, 'violation')} found.", missing
+    lacking = _lacking_anywhere(invariant, evidence.coverage)
+    if lacking:
+        spans = tuple(" or ".join(span_needed(kind.event, kind.column) for kind in choice) for choice in lacking)
+        return "unknown", f"There is nothing to judge: it would need the spans {' and '.join(spans)}.", spans
+    if unknowns:
+        needs = f"; it would need the spans {' and '.join(missing)}" if missing else ""
+        return "unknown", f"{_times(unknowns, 'case')} cannot be decided{needs}.", missing
+    if evidence.gaps_touching:
+        return "unknown", f"No violation was seen, but {_times(evidence.gaps_touching, 'gap')} could hide one.", ()
+    return "holds", invariant.claim, ()
+
+
+def _times(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _lacking_anywhere(
+    invariant: Invariant, coverage: Mapping[int, Mapping[str, Mapping[str, int]]]
+) -> tuple[tuple[Kind, ...], ...]:
+    """The needs that no schedule meets, or, with several schedules, that the first lacking one does not."""
+    if not coverage:
+        return invariant.needs
+    return next((lacking for events in coverage.values() if (lacking := _lacking(invariant, events))), ())
+
+
+def _lacking(invariant: Invariant, events: Mapping[str, Mapping[str, int]]) -> tuple[tuple[Kind, ...], ...]:
+    return tuple(choice for choice in invariant.needs if not any(_met(kind, events) for kind in choice))
+
+
+def _met(kind: Kind, events: Mapping[str, Mapping[str, int]]) -> bool:
+    return events.get(kind.event, {}).get(kind.column or "rows", 0) >= kind.minimum

@@ -1,0 +1,77 @@
+-- id: INV-002
+-- title: no concurrent execution
+-- severity: high
+-- principle: P1
+-- polarity: +
+-- needs: run
+-- claim: Executions of one job never overlap. An execution lasts from its start to its end, its accepted settlement or
+--   its worker's crash, whichever is first; while its worker is stopped it executes nothing.
+WITH contested AS (
+    SELECT *
+    FROM runs
+    SEMI JOIN (SELECT schedule, job_id FROM runs GROUP BY ALL HAVING count(*) > 1) USING (schedule, job_id)
+),
+signals AS (
+    SELECT schedule, worker_id, event, "at" FROM events WHERE event IN ('pause', 'resume')
+),
+awake AS (
+    -- An execution is awake from its start, and again from each resumption of its worker ...
+    SELECT *, "at" AS since FROM contested
+    UNION ALL
+    SELECT contested.*, signals.at AS since
+    FROM contested
+    JOIN signals
+        ON contested.schedule = signals.schedule
+        AND contested.worker_id = signals.worker_id
+        AND signals.event = 'resume'
+        AND signals.at > contested.at
+        AND signals.at < coalesce(contested.ended, signals.at + 1)
+),
+stretches AS (
+    -- ... to its end or the next pause.
+    SELECT awake.*, least(awake.ended, pause.at) AS asleep
+    FROM awake
+    ASOF LEFT JOIN (FROM signals WHERE event = 'pause') AS pause
+        ON awake.schedule = pause.schedule
+        AND awake.worker_id = pause.worker_id
+        AND awake.since <= pause.at
+),
+pairs AS (
+    SELECT
+        a.schedule, a.job_id, a.at, a.ended, a.span_id,
+        actor(a.worker_id, a.attempt) AS actor,
+        actor(b.worker_id, b.attempt) AS rival,
+        b.at AS rival_at, b.span_id AS rival_span_id,
+        least(a.asleep, b.asleep) - greatest(a.since, b.since) AS together,
+        CASE
+            -- The queue's own order: one was settled before the other was granted.
+            WHEN a.settled < b.granted THEN FALSE
+            WHEN b.settled < a.granted THEN FALSE
+            -- Clocks, where they are one clock.
+            WHEN a.host = b.host OR a.producer = b.producer THEN a.since < b.asleep AND b.since < a.asleep
+        END AS overlap
+    FROM stretches AS a
+    JOIN stretches AS b
+        ON a.schedule = b.schedule
+        AND a.job_id = b.job_id
+        AND a.execution_id <> b.execution_id
+        AND (a.at, a.span_id) < (b.at, b.span_id)
+)
+SELECT
+    schedule,
+    job_id,
+    min(rival_at) AS at,
+    [span_id, rival_span_id] AS span_ids,
+    CASE WHEN bool_or(overlap) THEN 'violated' ELSE 'unknown' END AS verdict,
+    -- A settlement or a pause that was not recorded would have ended the first execution sooner.
+    "at" AS absent_since,
+    coalesce(ended, rival_at) AS absent_until,
+    CASE
+        WHEN bool_or(overlap) THEN printf('Job %s ran twice at once: %s began %s after %s did, and both were at it for %s.',
+            job_id, rival, how_long(rival_at - "at"), actor, how_long(sum(together) FILTER (overlap)))
+        ELSE printf('Job %s may have run twice at once: %s began %s after %s did, and nothing proves that the first had ended.',
+            job_id, rival, how_long(rival_at - "at"), actor)
+    END AS sentence
+FROM pairs
+WHERE overlap IS DISTINCT FROM FALSE
+GROUP BY schedule, job_id, "at", ended, span_id, actor, rival, rival_at, rival_span_id

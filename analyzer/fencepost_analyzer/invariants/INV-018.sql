@@ -1,0 +1,154 @@
+-- id: INV-018
+-- title: causality
+-- severity: medium
+-- principle: P3
+-- polarity: +
+-- needs: enqueue, lease | run
+-- claim: No job is leased or run before it was enqueued, none comes from nowhere, no write is applied outside an
+--   execution, and a job's tokens and attempts increase from lease to lease.
+WITH enqueued AS (
+    SELECT schedule, job_id, arg_min(moment, "at") AS moment, min("at") AS at, arg_min(span_id, "at") AS span_id
+    FROM moments
+    WHERE event = 'enqueue'
+        AND job_id IS NOT NULL
+    GROUP BY schedule, job_id
+),
+begun AS (
+    SELECT
+        schedule, job_id,
+        arg_min(moment, "at") AS moment,
+        min("at") AS at,
+        arg_min(span_id, "at") AS span_id,
+        arg_min(CASE event WHEN 'lease' THEN 'leased by ' ELSE 'run by ' END || actor(worker_id, attempt), "at") AS what
+    FROM moments
+    WHERE event IN ('lease', 'run')
+        AND job_id IS NOT NULL
+    GROUP BY schedule, job_id
+),
+-- A recording covers a schedule from its first step if the queue's own numbering begins in it.
+covered AS (
+    SELECT schedule, min(position) <= 1 AS whole
+    FROM events
+    GROUP BY schedule
+),
+before_enqueue AS (
+    SELECT
+        begun.schedule,
+        begun.job_id,
+        begun.at,
+        [begun.span_id, enqueued.span_id] AS span_ids,
+        CASE
+            WHEN covered.whole AND precedes(begun.moment, enqueued.moment) THEN 'violated'
+            ELSE 'unknown'
+        END AS verdict,
+        NULL::BIGINT AS absent_since,
+        begun.at AS absent_until,
+        printf('Job %s was %s %s before it was enqueued.', begun.job_id, begun.what, how_long(enqueued.at - begun.at)) AS sentence
+    FROM begun
+    JOIN enqueued USING (schedule, job_id)
+    JOIN covered USING (schedule)
+    WHERE coalesce(precedes(begun.moment, enqueued.moment), begun.at < enqueued.at)
+),
+from_nowhere AS (
+    SELECT
+        begun.schedule,
+        begun.job_id,
+        begun.at,
+        [begun.span_id] AS span_ids,
+        CASE WHEN covered.whole THEN 'violated' ELSE 'unknown' END AS verdict,
+        NULL::BIGINT AS absent_since,
+        begun.at AS absent_until,
+        printf('Job %s was %s, but nobody enqueued it%s.', begun.job_id, begun.what,
+            CASE WHEN covered.whole THEN '' ELSE ' in this recording: it may have been enqueued before' END) AS sentence
+    FROM begun
+    ANTI JOIN enqueued USING (schedule, job_id)
+    JOIN covered USING (schedule)
+),
+executions AS (
+    SELECT schedule, job_id, execution_id
+    FROM events
+    WHERE event IN ('lease', 'run')
+        AND job_id IS NOT NULL
+    GROUP BY schedule, job_id, execution_id
+),
+stray_writes AS (
+    SELECT write.*
+    FROM steps AS write
+    LEFT JOIN executions
+        ON write.schedule = executions.schedule
+        AND write.job_id = executions.job_id
+        AND coalesce(write.execution_id = executions.execution_id, TRUE)
+    WHERE write.event = 'write'
+        AND write.happened IS DISTINCT FROM FALSE
+        AND write.job_id IS NOT NULL
+        AND executions.job_id IS NULL
+),
+outside_execution AS (
+    SELECT
+        schedule,
+        job_id,
+        "at",
+        [span_id] AS span_ids,
+        CASE WHEN happened AND whole THEN 'violated' ELSE 'unknown' END AS verdict,
+        NULL::BIGINT AS absent_since,
+        "at" AS absent_until,
+        printf('Job %s: %s wrote effect %s outside any execution of the job that was recorded.',
+            job_id, actor(worker_id, attempt), coalesce(effect_key, '(unnamed)')) AS sentence
+    FROM stray_writes
+    JOIN covered USING (schedule)
+),
+before_lease AS (
+    SELECT
+        write.schedule,
+        write.job_id,
+        write.at,
+        [write.span_id, lease.span_id] AS span_ids,
+        CASE WHEN write.happened THEN 'violated' ELSE 'unknown' END AS verdict,
+        NULL::BIGINT AS absent_since,
+        NULL::BIGINT AS absent_until,
+        printf('Job %s: %s wrote effect %s before it had been given the job.',
+            write.job_id, actor(write.worker_id, write.attempt), coalesce(write.effect_key, '(unnamed)')) AS sentence
+    FROM steps AS write
+    JOIN leases AS lease
+        ON write.schedule = lease.schedule
+        AND write.execution_id = lease.execution_id
+    WHERE write.event = 'write'
+        AND write.happened IS DISTINCT FROM FALSE
+        AND precedes(write.moment, lease.moment)
+),
+granted AS (
+    SELECT schedule, job_id, token, attempt, worker_id, moment, "at", span_id
+    FROM leases
+    SEMI JOIN (SELECT schedule, job_id FROM leases GROUP BY ALL HAVING count(*) > 1) USING (schedule, job_id)
+),
+backwards AS (
+    SELECT
+        later.schedule,
+        later.job_id,
+        later.at,
+        [earlier.span_id, later.span_id] AS span_ids,
+        'violated' AS verdict,
+        -- Only a second enqueue of the same id, unrecorded, could have begun a new count.
+        earlier.at AS absent_since,
+        later.at AS absent_until,
+        printf('Job %s: the lease by %s does not follow the one by %s: token %s came after %s, attempt %s after %s.',
+            later.job_id, actor(later.worker_id, later.attempt), actor(earlier.worker_id, earlier.attempt),
+            coalesce(later.token::VARCHAR, 'none'), coalesce(earlier.token::VARCHAR, 'none'),
+            coalesce(later.attempt::VARCHAR, 'none'), coalesce(earlier.attempt::VARCHAR, 'none')) AS sentence
+    FROM granted AS earlier
+    JOIN granted AS later
+        ON earlier.schedule = later.schedule
+        AND earlier.job_id = later.job_id
+        AND earlier.span_id <> later.span_id
+        AND precedes(earlier.moment, later.moment)
+        AND (later.token <= earlier.token OR later.attempt < earlier.attempt)
+)
+FROM before_enqueue
+UNION ALL BY NAME
+FROM from_nowhere
+UNION ALL BY NAME
+FROM outside_execution
+UNION ALL BY NAME
+FROM before_lease
+UNION ALL BY NAME
+FROM backwards

@@ -1,0 +1,95 @@
+-- scope: fencepost.runtime
+-- attributes: messaging.message.id VARCHAR, messaging.destination.name VARCHAR,
+--   job.worker.id VARCHAR, job.attempt BIGINT, job.lease.token BIGINT, job.lease.expires_at BIGINT,
+--   job.effect.key VARCHAR, job.effect.index BIGINT, job.effect.applied BOOLEAN, job.effects.total BIGINT,
+--   job.outcome VARCHAR, job.reason VARCHAR, job.settle.accepted BOOLEAN, job.retry.delay_ms BIGINT,
+--   job.intent VARCHAR, job.order_key VARCHAR, job.signal VARCHAR, error.type VARCHAR,
+--   job.transaction.position BIGINT, job.transaction.time_unix_nano BIGINT,
+--   job.inventory.ids VARCHAR[], job.inventory.states VARCHAR[]
+-- resource: host.name VARCHAR
+-- A span's name begins with the word for its event; a settlement's outcome says which one it is.
+WITH named AS (
+    SELECT
+        *,
+        CASE split_part(name, ' ', 1)
+            WHEN 'send' THEN 'enqueue'
+            WHEN 'receive' THEN 'lease'
+            WHEN 'process' THEN 'run'
+            WHEN 'settle' THEN CASE "job.outcome"
+                WHEN 'failed' THEN 'fail'
+                WHEN 'dead_letter' THEN 'dead_letter'
+                ELSE 'ack'
+            END
+            WHEN 'renew' THEN 'renew'
+            WHEN 'write' THEN 'write'
+            WHEN 'retry' THEN 'retry'
+            WHEN 'scan' THEN 'scan'
+            WHEN 'reclaim' THEN 'reclaim'
+            WHEN 'inventory' THEN 'inventory'
+            WHEN 'crash' THEN 'crash'
+            WHEN 'pause' THEN 'pause'
+            WHEN 'resume' THEN 'resume'
+            WHEN 'commit' THEN 'commit'
+            WHEN 'rollback' THEN 'rollback'
+        END AS event,
+        start_time_unix_nano + duration_time_unix_nano AS ended_at,
+        coalesce("job.transaction.time_unix_nano", start_time_unix_nano) AS decided_at
+    FROM staged
+),
+told AS (
+    SELECT
+        event,
+        "messaging.message.id" AS job_id,
+        "job.attempt" AS attempt,
+        "messaging.message.id" || '#' || "job.lease.token" AS execution_id,
+        "job.worker.id" AS worker_id,
+        "messaging.destination.name" AS queue,
+        decided_at AS at,
+        CASE event
+            WHEN 'run' THEN ended_at
+            WHEN 'lease' THEN "job.lease.expires_at"
+            WHEN 'renew' THEN "job.lease.expires_at"
+            WHEN 'retry' THEN decided_at + "job.retry.delay_ms" * 1_000_000
+        END AS until,
+        "job.transaction.position" AS position,
+        "job.lease.token" AS token,
+        "job.effect.key" AS effect_key,
+        "job.effect.index" AS effect_index,
+        "job.effects.total" AS effect_total,
+        CASE
+            -- Never ended, or the reply was lost: nobody knows.
+            WHEN ended_at IS NULL THEN 'unknown'
+            WHEN event = 'run' THEN coalesce("job.outcome", 'unknown')
+            WHEN "error.type" = 'ConnectionLost' THEN 'unknown'
+            WHEN "error.type" IS NOT NULL THEN 'failed'
+            WHEN event IN ('lease', 'scan', 'inventory', 'crash', 'pause', 'resume', 'commit', 'rollback') THEN 'ok'
+            WHEN coalesce("job.effect.applied", "job.settle.accepted") THEN 'ok'
+            WHEN NOT coalesce("job.effect.applied", "job.settle.accepted") THEN 'failed'
+            ELSE 'unknown'
+        END AS outcome,
+        CASE
+            WHEN event = 'ack' AND "job.outcome" = 'unknown' THEN 'early'
+            ELSE coalesce("job.reason", "job.signal", "error.type")
+        END AS reason,
+        "job.intent" AS intent,
+        "job.order_key" AS order_key,
+        "host.name" AS host,
+        producer,
+        producer_seq,
+        producer_end_seq,
+        trace_id,
+        span_id,
+        "job.inventory.ids" AS held_ids,
+        "job.inventory.states" AS held_states
+    FROM named
+    WHERE event IS NOT NULL
+),
+-- An inventory is one span: it becomes one event for itself and one for each job that it lists.
+listed AS (
+    SELECT * REPLACE (unnest(held_ids) AS job_id, unnest(held_states) AS reason)
+    FROM told
+    WHERE event = 'inventory'
+)
+SELECT * EXCLUDE (held_ids, held_states) FROM told
+UNION ALL BY NAME
+SELECT * EXCLUDE (held_ids, held_states) FROM listed WHERE job_id IS NOT NULL

@@ -1,0 +1,45 @@
+-- Writes and settlements of executions that a newer lease of the same job had replaced. `overtaken`: TRUE = the newer
+-- lease was granted before, NULL = nobody can tell. Newer by token; where a token is missing, by the order in
+-- which the two leases were granted.
+WITH contested AS (
+    SELECT schedule, job_id
+    FROM leases
+    GROUP BY schedule, job_id
+    HAVING count(*) > 1
+),
+rivals AS (
+    SELECT leases.*
+    FROM leases
+    SEMI JOIN contested USING (schedule, job_id)
+),
+actions AS (
+    SELECT steps.*
+    FROM steps
+    SEMI JOIN contested USING (schedule, job_id)
+    WHERE steps.happened IS DISTINCT FROM FALSE
+        AND steps.event IN ('write', 'ack', 'fail', 'dead_letter', 'retry')
+),
+judged AS (
+    SELECT
+        action.schedule, action.event, action.job_id, action.execution_id, action.attempt, action.token,
+        action.worker_id, action.effect_key, action.at, action.span_id, action.happened,
+        rival.worker_id AS rival_worker_id, rival.attempt AS rival_attempt, rival.token AS rival_token,
+        rival.at AS rival_at, rival.span_id AS rival_span_id,
+        CASE
+            WHEN action.token IS NOT NULL AND rival.token IS NOT NULL THEN rival.token > action.token
+            WHEN own.execution_id IS NOT NULL THEN precedes(own.moment, rival.moment)
+        END
+        AND precedes(rival.moment, action.moment) AS overtaken
+    FROM actions AS action
+    JOIN rivals AS rival
+        ON action.schedule = rival.schedule
+        AND action.job_id = rival.job_id
+        AND action.execution_id IS DISTINCT FROM rival.execution_id
+    LEFT JOIN rivals AS own
+        ON action.schedule = own.schedule
+        AND action.execution_id = own.execution_id
+)
+SELECT DISTINCT ON (schedule, event, span_id, effect_key) *
+FROM judged
+WHERE overtaken IS DISTINCT FROM FALSE
+ORDER BY schedule, event, span_id, effect_key, overtaken DESC NULLS LAST, rival_at, rival_span_id

@@ -1,0 +1,31 @@
+-- A time before 1970 or after 2096 is hostile or broken, and arithmetic with it would overflow: it becomes null.
+SELECT
+    coalesce(schedule, 0) AS schedule,
+    event,
+    job_id,
+    attempt,
+    CASE
+        WHEN execution_id IS NOT NULL THEN execution_id
+        WHEN token IS NOT NULL THEN job_id || '#' || token
+        WHEN event = 'run' THEN job_id || '@' || span_id
+    END AS execution_id,
+    worker_id,
+    queue,
+    CASE WHEN "at" BETWEEN 0 AND 4_000_000_000_000_000_000 THEN "at" END AS at,
+    CASE WHEN until BETWEEN 0 AND 4_000_000_000_000_000_000 THEN until END AS until,
+    position,
+    token,
+    effect_key,
+    effect_index,
+    effect_total,
+    outcome,
+    reason,
+    intent,
+    order_key,
+    host,
+    producer,
+    producer_seq,
+    producer_end_seq,
+    trace_id,
+    span_id
+FROM incoming

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,12 +57,24 @@ def play(shop: Shop) -> Played:
 
 
 @pytest.fixture(scope="session")
-def exported(redis_address: str, tmp_path_factory: pytest.TempPathFactory) -> Played:
-    """The story as the stock OTLP/JSON file exporter tells it."""
-    return play(Shop(redis_address, tmp_path_factory.mktemp("exported"), "export"))
+def stories(redis_address: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Played]:
+    """Both tellings. They are played side by side because most of a story is waiting: Celery looks for lost
+    processes every five seconds."""
+    shops = [
+        Shop(f"{redis_address}/{number}", tmp_path_factory.mktemp(tracing), tracing)
+        for number, tracing in enumerate(("export", "recorder"))
+    ]
+    with ThreadPoolExecutor() as threads:
+        return dict(zip((shop.tracing for shop in shops), threads.map(play, shops), strict=True))
 
 
 @pytest.fixture(scope="session")
-def recorded(redis_address: str, tmp_path_factory: pytest.TempPathFactory) -> Played:
+def exported(stories: dict[str, Played]) -> Played:
+    """The story as the stock OTLP/JSON file exporter tells it."""
+    return stories["export"]
+
+
+@pytest.fixture(scope="session")
+def recorded(stories: dict[str, Played]) -> Played:
     """The story as fencepost's recorder tells it, inside the same processes."""
-    return play(Shop(redis_address, tmp_path_factory.mktemp("recorded"), "recorder"))
+    return stories["recorder"]

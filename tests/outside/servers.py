@@ -71,7 +71,7 @@ def redis_server(directory: Path) -> Iterator[str]:
         with server:
             try:
                 if any("Ready to accept connections" in line for line in server.stdout or ()):
-                    yield f"redis://127.0.0.1:{port}/0"
+                    yield f"redis://127.0.0.1:{port}"
                     return
             finally:
                 server.terminate()

@@ -23,6 +23,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import set_tracer_provider
 
 BROKER = os.environ["SHOP_BROKER"]
+RETRY_IN_S = 0.2
 
 app = Celery("shop", broker=BROKER)
 app.conf.update(
@@ -76,7 +77,7 @@ def mail(self: Task[..., None]) -> None:
 def flaky(self: Task[..., None]) -> None:
     """Asks to be retried, once."""
     if tell(self, "tried") == 1:
-        raise self.retry(countdown=0, exc=ConnectionError("the mail server hung up"))
+        raise self.retry(countdown=RETRY_IN_S, exc=ConnectionError("the mail server hung up"))
     tell(self, "done")
 
 

@@ -1,5 +1,7 @@
--- title: Celery, as opentelemetry-instrumentation-celery tells it (seen with Celery 5.7, instrumentation 0.66b2)
--- scope_name: opentelemetry.instrumentation.celery
+-- scope: opentelemetry.instrumentation.celery
+-- attributes: messaging.message.id VARCHAR, messaging.destination VARCHAR, celery.state VARCHAR, celery.retries BIGINT,
+--   celery.retry.reason VARCHAR, celery.delivery_info VARCHAR, celery.eta VARCHAR
+-- resource: host.name VARCHAR
 
 -- What these spans do not prove is left out or unknown:
 -- An apply_async span proves nothing by its end. For a task that the producer knows only by name it ends before the
@@ -9,48 +11,45 @@
 -- A redelivered message has the id, trace, parent and celery.retries of the first delivery: its attempt is null.
 -- celery.hostname is the producer's, so a worker is known by the process that recorded it.
 -- Most attributes are set when a run ends. The job of a run that never ended is that of the publish above it.
-WITH told AS MATERIALIZED (
+WITH told AS (
     SELECT
-        span_id, trace_id, parent_span_id, name, kind, producer, producer_seq, producer_end_seq,
+        span_id, trace_id, kind, producer, producer_seq, producer_end_seq,
         start_time_unix_nano AS at,
         start_time_unix_nano + duration_time_unix_nano AS until,
-        json_extract_string(resource_attributes, '$."host.name"') AS host,
-        json_extract_string(links_json, ['$[0].trace_id', '$[0].span_id']) AS link,
-        json_extract_string(span_attributes, [
-            '$."messaging.message.id"', '$."messaging.destination"', '$."celery.state"', '$."celery.retries"',
-            '$."celery.retry.reason"', '$."celery.delivery_info"', '$."celery.eta"'
-        ]) AS tag
-    FROM spans
-    WHERE scope_name = 'opentelemetry.instrumentation.celery'
+        "host.name" AS host,
+        "messaging.message.id" AS message_id,
+        "messaging.destination" AS queue,
+        "celery.state" AS state,
+        "celery.retry.reason" AS retry_reason,
+        contains("celery.delivery_info", '''redelivered'': True') AS redelivered,
+        coalesce("celery.retries", 0) AS retries,
+        epoch_ns(try_cast("celery.eta" AS TIMESTAMP)) AS eta,
+        parent_span_id,
+        -- The parent, or, where the instrumentation was told to use links, the link.
+        coalesce(json_extract_string(links_json, '$[0].trace_id'), trace_id) AS cause_trace_id,
+        coalesce(json_extract_string(links_json, '$[0].span_id'), parent_span_id) AS cause_span_id
+    FROM staged
 ),
 publishes AS (
-    SELECT *, tag[1] AS message_id, tag[2] AS queue
+    SELECT *
     FROM told
     WHERE kind = 4
 ),
 runs AS (
     SELECT
-        run.* EXCLUDE (link, tag, name, kind),
+        run.span_id, run.trace_id, run.producer, run.producer_seq, run.producer_end_seq, run.at, run.until, run.host,
+        run.state, run.retry_reason,
         publish.trace_id AS publish_trace_id,
         publish.span_id AS publish_span_id,
-        coalesce(run.tag[1], publish.message_id) AS job_id,
-        coalesce(run.tag[2], publish.queue) AS queue,
-        run.tag[3] AS state,
-        CASE
-            WHEN run.tag[3] IS NOT NULL AND NOT coalesce(contains(run.tag[6], '''redelivered'': True'), FALSE)
-                THEN coalesce(try_cast(run.tag[4] AS BIGINT), 0) + 1
-        END AS attempt,
-        run.tag[5] AS retry_reason,
-        CASE
-            -- Without an estimated time of arrival a message is available at once.
-            WHEN run.tag[3] IS NOT NULL
-                THEN coalesce(epoch_ns(try_cast(run.tag[7] AS TIMESTAMP)), publish.at)
-        END AS available_at
+        coalesce(run.message_id, publish.message_id) AS job_id,
+        coalesce(run.queue, publish.queue) AS queue,
+        CASE WHEN run.state IS NOT NULL AND run.redelivered IS DISTINCT FROM TRUE THEN run.retries + 1 END AS attempt,
+        -- Without a time of its own a message is available at once.
+        CASE WHEN run.state IS NOT NULL THEN coalesce(run.eta, publish.at) END AS available_at
     FROM told AS run
-    -- The parent, or, where the instrumentation was told to use links, the link.
     LEFT JOIN publishes AS publish
-        ON publish.trace_id = coalesce(run.link[1], run.trace_id)
-        AND publish.span_id = coalesce(run.link[2], run.parent_span_id)
+        ON publish.trace_id = run.cause_trace_id
+        AND publish.span_id = run.cause_span_id
     WHERE run.kind = 5
 ),
 arrivals AS (
@@ -66,7 +65,7 @@ arrivals AS (
 sent AS (
     -- A job that is retried is published again under its own id, by the run that gives up.
     SELECT
-        publish.*,
+        publish.* EXCLUDE (state, retry_reason),
         coalesce(publish.message_id, arrivals.job_id) AS job_id,
         arrivals.publish_span_id IS NOT NULL AS arrived,
         arrivals.available_at,
@@ -87,7 +86,6 @@ SELECT
     'run' AS event,
     job_id,
     attempt,
-    NULL::VARCHAR AS execution_id,
     producer AS worker_id,
     queue,
     runs.at,

@@ -1,1 +1,48 @@
-"""fencepost."""
+"""fencepost's recorder: spans in, sealed recordings out. It knows nothing of jobs.
+
+A process records with `install` (or a RecordingSpanProcessor of its own) into the `wal` folder that `begin` made;
+`seal` turns that log into a recording; `open_recording` checks every byte of it before anybody believes it.
+"""
+
+from __future__ import annotations
+
+from fencepost_recorder.errors import (
+    ImportFailed,
+    InvalidRecordingId,
+    RecorderError,
+    RecordingDamaged,
+    RecordingExists,
+    RecordingNotFound,
+    RecordingUnsealed,
+    StorageError,
+)
+from fencepost_recorder.folder import RecordingSummary, begin, list_recordings, resolve
+from fencepost_recorder.install import install
+from fencepost_recorder.manifest import FileEntry, Manifest, Producer
+from fencepost_recorder.processor import RecordingSpanProcessor
+from fencepost_recorder.recording import Recording, open_recording
+from fencepost_recorder.seal import recover, seal
+
+__all__ = [
+    "FileEntry",
+    "ImportFailed",
+    "InvalidRecordingId",
+    "Manifest",
+    "Producer",
+    "RecorderError",
+    "Recording",
+    "RecordingDamaged",
+    "RecordingExists",
+    "RecordingNotFound",
+    "RecordingSpanProcessor",
+    "RecordingSummary",
+    "RecordingUnsealed",
+    "StorageError",
+    "begin",
+    "install",
+    "list_recordings",
+    "open_recording",
+    "recover",
+    "resolve",
+    "seal",
+]

@@ -1,0 +1,142 @@
+"""manifest.json: what a recording consists of, with the hash of every file and of itself.
+
+Written last: no manifest, no recording. The `sha256` of a manifest is that of its canonical JSON (keys sorted, no
+spaces, ASCII) without the field itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from fencepost_recorder.errors import RecordingDamaged
+
+NAME = "manifest.json"
+FORMAT = "fencepost-recording"
+FORMAT_VERSION = 1
+DURABILITY = "survives process kill"
+GAPS_PATH = "gaps.parquet"
+MAX_BYTES = 64 * 1024 * 1024
+_SPANS_PATH = re.compile(r"spans/part-[0-9]{5,9}\.parquet\Z")
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+
+
+def spans_path(number: int) -> str:
+    """The name, inside a recording, of its nth file of spans."""
+    return f"spans/part-{number:05d}.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """A file of the recording; `sequences` gives each producer's first and last sequence number in it."""
+
+    path: str
+    sha256: str
+    bytes: int
+    rows: int
+    sequences: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Producer:
+    """A process that recorded: how many frames of it were read, and how its log ended.
+
+    `ended` is closed (it said so), died (killed, or never closed), still_recording, damaged, or imported.
+    """
+
+    producer: str
+    pid: int | None
+    host: str | None
+    started_unix_nano: int | None
+    frames: int
+    last_seq: int | None
+    ended: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The content of manifest.json. Times are unix ns; `duplicates` counts spans that came twice and were kept once.
+
+    `imported` describes the files of an import, None for a recording made by processes. `durability` names what
+    the spans survived while they were recorded; once sealed, every file is on disk.
+    """
+
+    id: str
+    created_unix_nano: int
+    tool_version: str
+    seed: int | None
+    commit: str | None
+    spans: int
+    gaps: int
+    duplicates: int
+    files: tuple[FileEntry, ...]
+    producers: tuple[Producer, ...]
+    imported: dict[str, Any] | None = None
+    durability: str = DURABILITY
+    format_version: int = FORMAT_VERSION
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types, without the hash."""
+        values = asdict(self)
+        for entry in values["files"]:
+            entry["sequences"] = {name: list(bounds) for name, bounds in entry["sequences"].items()}
+        values["files"] = list(values["files"])
+        values["producers"] = list(values["producers"])
+        return {"format": FORMAT, **values}
+
+    @property
+    def sha256(self) -> str:
+        """The manifest's own hash, in hex."""
+        return _hash(self.to_dict())
+
+    def to_bytes(self) -> bytes:
+        """The bytes of manifest.json."""
+        values = self.to_dict()
+        return (json.dumps({**values, "sha256": _hash(values)}, indent=1, sort_keys=True) + "\n").encode()
+
+
+def parse(data: bytes) -> Manifest:
+    """The manifest in the bytes of a manifest.json.
+
+    Raises RecordingDamaged, saying why, when they are not what was sealed.
+    """
+    try:
+        values = json.loads(data)
+        stated = values.pop("sha256")
+        if values["format"] != FORMAT:
+            raise RecordingDamaged(f"{NAME} does not belong to a fencepost recording")
+        if _hash(values) != stated:
+            raise RecordingDamaged(f"{NAME} is damaged: its own hash does not match, restore it from a copy")
+        if values["format_version"] != FORMAT_VERSION:
+            raise RecordingDamaged(
+                f"the recording has format version {int(values['format_version'])}, this fencepost reads "
+                f"{FORMAT_VERSION}: open it with the version that sealed it"
+            )
+        return _build(values)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise RecordingDamaged(f"{NAME} is damaged: restore it from a copy") from error
+
+
+def _build(values: dict[str, Any]) -> Manifest:
+    values = {name: value for name, value in values.items() if name != "format"}
+    values["files"] = tuple(_file(entry) for entry in values["files"])
+    values["producers"] = tuple(Producer(**entry) for entry in values["producers"])
+    return Manifest(**values)
+
+
+def _file(entry: dict[str, Any]) -> FileEntry:
+    bounds = {name: (int(first), int(last)) for name, (first, last) in entry.pop("sequences").items()}
+    made = FileEntry(**entry, sequences=bounds)
+    if made.path != GAPS_PATH and not _SPANS_PATH.match(made.path):
+        raise ValueError("a file outside the recording")
+    if not _SHA256.match(made.sha256) or made.bytes < 0 or made.rows < 0:
+        raise ValueError("an impossible file entry")
+    return made
+
+
+def _hash(values: dict[str, Any]) -> str:
+    canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()

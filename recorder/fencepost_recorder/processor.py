@@ -1,0 +1,146 @@
+"""The span processor: one frame when a span starts, one when it ends, each on disk before the call returns.
+
+A stock exporter sees a span when it ends, in batches, seconds later; a process killed before that leaves nothing. Here
+the start is evidence of its own: a span that started and never ended is what a crash looks like.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+import weakref
+from pathlib import Path
+from typing import Any
+
+from opentelemetry.context import Context
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
+
+from fencepost_recorder.encode import encode_resource, encode_scope, encode_span
+from fencepost_recorder.wal import FrameType
+from fencepost_recorder.writer import LogWriter
+
+_START, _END = int(FrameType.START), int(FrameType.END)
+_MAX_KNOWN = 1024
+_getpid = os.getpid
+
+
+class RecordingSpanProcessor(SpanProcessor):
+    """Appends every span's start and end to a log file of its own in the folder `wal`, one write(2) each.
+
+    Fork-safe: a forked child records under a new producer id into a new file, made at its first span. Thread-safe,
+    and safe in signal handlers. Nothing it does raises into the program it records: what cannot be written is
+    counted in `lost` and becomes a gap of the recording. Raises StorageError on construction when `wal` is not a
+    folder it can write to.
+    """
+
+    def __init__(self, wal: Path) -> None:
+        self._folder = Path(wal).absolute()
+        self._writer: LogWriter | None = LogWriter(self._folder)
+        self._pid = _getpid()
+        self._lost_unwritten = 0
+        self._inherited: set[Any] = set()
+        self._forget_frames()
+        method = weakref.WeakMethod(self._after_fork)
+        os.register_at_fork(after_in_child=lambda: _call(method))
+
+    @property
+    def producer(self) -> str | None:
+        """The name this process records under; None in a forked child that has not recorded a span yet."""
+        return self._writer.producer if self._writer is not None and self._pid == _getpid() else None
+
+    @property
+    def lost(self) -> int:
+        """How many frames this process could not write."""
+        return self._lost_unwritten + (self._writer.lost if self._writer is not None else 0)
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Append the span as it is at its start, attributes included."""
+        self._record(_START, span)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Append the finished span."""
+        self._record(_END, span)
+
+    def shutdown(self) -> None:
+        """Write the frame that says this process recorded to its end. Spans that end later are still recorded."""
+        try:
+            if self._writer is not None and self._pid == _getpid():
+                self._writer.close()
+        except Exception:
+            self._lost_unwritten += 1
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        """Nothing is ever held back, so there is nothing to flush; False once frames were lost."""
+        return self.lost == 0
+
+    def _record(self, kind: int, span: ReadableSpan) -> None:
+        try:
+            if self._pid != _getpid():
+                self._after_fork()  # forked by code that runs no Python hooks
+            writer = self._writer or self._open()
+            try:
+                payload = encode_span(span)
+            except Exception:
+                payload = encode_span(span, content=False)
+            key = (id(span.resource), id(span.instrumentation_scope))
+            known = self._scopes.get(key)
+            ref = known[0] if known is not None else self._introduce(writer, key, span)
+            writer.append(kind, payload, ref)
+        except Exception:
+            self._lost_unwritten += 1
+
+    def _open(self) -> LogWriter:
+        self._writer = LogWriter(self._folder)
+        return self._writer
+
+    def _introduce(self, writer: LogWriter, key: tuple[int, int], span: ReadableSpan) -> int:
+        """Write the span's resource and scope frames, unless written; the sequence of the scope's."""
+        if len(self._scopes) >= _MAX_KNOWN:
+            self._forget_frames()
+        resource, scope = span.resource, span.instrumentation_scope
+        known = self._resources.get(key[0])
+        resource_ref = known[0] if known is not None else -1
+        if known is None:
+            payload = encode_resource(resource, self._own_identity(resource))
+            resource_ref = writer.append(FrameType.RESOURCE, payload)
+            if resource_ref >= 0:
+                # The objects are kept, so that no other object can come to have their id().
+                self._resources[key[0]] = (resource_ref, resource)
+        scope_ref = writer.append(FrameType.SCOPE, encode_scope(scope), max(resource_ref, 0))
+        if scope_ref >= 0 and resource_ref >= 0:
+            self._scopes[key] = (scope_ref, resource, scope)
+        return max(scope_ref, 0)
+
+    def _own_identity(self, resource: Resource) -> dict[str, Any]:
+        """In a forked child: the attributes that would still name the parent."""
+        attributes = resource.attributes
+        replaced: dict[str, Any] = {}
+        if "process.pid" in attributes and attributes["process.pid"] != self._pid:
+            replaced["process.pid"] = self._pid
+        if attributes.get("service.instance.id") in self._inherited:
+            replaced["service.instance.id"] = self._instance
+        return replaced
+
+    def _forget_frames(self) -> None:
+        self._scopes: dict[tuple[int, int], tuple[int, Any, Any]] = {}
+        self._resources: dict[int, tuple[int, Resource]] = {}
+
+    def _after_fork(self) -> None:
+        # The writer's lock may be held by a thread that does not exist in this process: never touch it.
+        parent, self._writer = self._writer, None
+        self._pid = _getpid()
+        self._lost_unwritten = 0
+        self._instance = str(uuid.uuid4())
+        for _, resource in self._resources.values():
+            self._inherited.add(resource.attributes.get("service.instance.id"))
+        self._inherited.discard(None)
+        self._forget_frames()
+        if parent is not None:
+            parent.forget()
+
+
+def _call(method: weakref.WeakMethod[Any]) -> None:
+    bound = method()
+    if bound is not None:
+        bound()

@@ -1,0 +1,139 @@
+"""A sealed recording: nothing of it is believed before its hash is checked."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fencepost_recorder import folder, manifest, schema
+from fencepost_recorder.errors import RecordingDamaged, RecordingNotFound, RecordingUnsealed, printable
+from fencepost_recorder.manifest import FileEntry, Manifest
+
+
+class Recording:
+    """A recording whose every byte was checked against its manifest; made by `open_recording`."""
+
+    def __init__(self, directory: Path, found: Manifest) -> None:
+        self.directory = directory
+        self.manifest = found
+        self._tables: dict[str, pa.Table] = {}
+
+    @property
+    def id(self) -> str:
+        """The id it was recorded under."""
+        return self.manifest.id
+
+    def spans(self) -> pa.Table:
+        """The `spans` table, of schema `schema.SPANS`: a row for each span.
+
+        Raises RecordingDamaged when a file is no longer what was sealed.
+        """
+        return self._table("spans", schema.SPANS, [e for e in self.manifest.files if e.path != manifest.GAPS_PATH])
+
+    def gaps(self) -> pa.Table:
+        """The `gaps` table, of schema `schema.GAPS`: a row for everything known to be missing.
+
+        Raises RecordingDamaged when the file is no longer what was sealed.
+        """
+        return self._table("gaps", schema.GAPS, [e for e in self.manifest.files if e.path == manifest.GAPS_PATH])
+
+    def __repr__(self) -> str:
+        return f"<Recording {self.id}: {self.manifest.spans} spans, {self.manifest.gaps} gaps>"
+
+    def _table(self, name: str, expected: pa.Schema, entries: list[FileEntry]) -> pa.Table:
+        if name not in self._tables:
+            tables = [_parse(self.directory, entry, expected) for entry in entries]
+            self._tables[name] = pa.concat_tables(tables) if tables else expected.empty_table()
+        return self._tables[name]
+
+
+def open_recording(directory: Path) -> Recording:
+    """Open a sealed recording, after checking every file of it against the manifest's hashes.
+
+    Raises RecordingNotFound, RecordingUnsealed (with the way to finish it), or RecordingDamaged, which names what
+    is damaged: a changed byte, a cut file, a foreign manifest, a missing file, a file that does not belong.
+    """
+    directory = Path(directory)
+    try:
+        found = manifest.parse(folder.read_manifest(directory))
+    except FileNotFoundError:
+        raise _absent(directory) from None
+    _check_names(directory, found)
+    for entry in found.files:
+        _read(directory, entry)
+    return Recording(directory, found)
+
+
+def _absent(directory: Path) -> RecordingNotFound | RecordingUnsealed | RecordingDamaged:
+    where = printable(directory)
+    if (directory / folder.WAL).is_dir() or (directory / folder.SEALING).is_dir():
+        return RecordingUnsealed(
+            f"the recording {where} is not sealed yet: stop the processes that record into it, "
+            "then finish it with fencepost_recorder.recover()"
+        )
+    if (directory / folder.SPANS).is_dir() or (directory / manifest.GAPS_PATH).exists():
+        return RecordingDamaged(f"the recording {where} has lost its {manifest.NAME}: restore it from a copy")
+    return RecordingNotFound(f"there is no recording in {where}")
+
+
+def _check_names(directory: Path, found: Manifest) -> None:
+    """Files that no manifest names would be read by whoever globs spans/*.parquet."""
+    paths = [entry.path for entry in found.files]
+    if len(set(paths)) != len(paths) or paths.count(manifest.GAPS_PATH) != 1:
+        raise RecordingDamaged(f"{manifest.NAME} in {printable(directory)} is damaged: it lists impossible files")
+    spans = directory / folder.SPANS
+    try:
+        if stat.S_ISLNK(spans.lstat().st_mode):
+            raise RecordingDamaged(f"{folder.SPANS}/ in {printable(directory)} is a symbolic link, not a folder")
+        present = {f"{folder.SPANS}/{path.name}" for path in spans.iterdir()}
+    except OSError as error:
+        raise RecordingDamaged(
+            f"{folder.SPANS}/ in {printable(directory)} cannot be read: {error.strerror}, restore it from a copy"
+        ) from error
+    foreign = sorted(present - set(paths))
+    if foreign:
+        raise RecordingDamaged(
+            f"{printable(foreign[0])} in {printable(directory)} does not belong to the recording: move it away"
+        )
+
+
+def _read(directory: Path, entry: FileEntry) -> bytes:
+    """The file's bytes, once they are known to be those that were sealed."""
+    name = f"{entry.path} in {printable(directory)}"
+    try:
+        descriptor = os.open(directory / entry.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise RecordingDamaged(f"{name} is missing: restore it from a copy") from None
+    except OSError as error:
+        raise RecordingDamaged(f"{name} cannot be read: {error.strerror}, restore it from a copy") from error
+    with os.fdopen(descriptor, "rb") as stream:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size != entry.bytes:
+            raise RecordingDamaged(
+                f"{name} has {status.st_size} bytes, sealed were {entry.bytes}: restore it from a copy"
+            )
+        try:
+            data = stream.read()
+        except OSError as error:
+            raise RecordingDamaged(f"{name} cannot be read: {error.strerror}, restore it from a copy") from error
+    if hashlib.sha256(data).hexdigest() != entry.sha256:
+        raise RecordingDamaged(f"{name} is damaged: its hash does not match, restore it from a copy")
+    return data
+
+
+def _parse(directory: Path, entry: FileEntry, expected: pa.Schema) -> pa.Table:
+    # Hash and table come from the same bytes in memory: nobody can change the file in between.
+    data = _read(directory, entry)
+    try:
+        table: Any = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise RecordingDamaged(f"{entry.path} in {printable(directory)} holds no readable table") from error
+    if not table.schema.equals(expected) or table.num_rows != entry.rows:
+        raise RecordingDamaged(f"{entry.path} in {printable(directory)} does not hold the columns or rows it should")
+    return table

@@ -1,0 +1,288 @@
+"""The write-ahead log: checksummed frames that survive the death of the process that wrote them.
+
+A log file is a header and then frames, all little-endian:
+
+    header  magic 8s "FPWAL\\r\\n\\x1a" · version u16 · size of the JSON u16 · crc32 u32 (of both and the JSON) · JSON
+    loss    lost u64 · first u64 · last u64 · since u64 · until u64 · errno u32 · crc32 u32   (all zero: nothing lost)
+    frame   crc32 u32 (of all after it) · payload size u32 · type u8 · sequence u64 · time u64 · ref u64 · payload
+
+`sequence` counts a producer's frames from 0 without a break; a frame that could not be written still uses its
+number, so that its absence shows. `time` is when the frame was written (unix ns). `ref` is the sequence of the
+frame this one belongs to: a span's SCOPE frame, a scope's RESOURCE frame. Payloads are OTLP protobuf bytes
+(`Span`; `ScopeSpans` without spans; `ResourceSpans` without scopes) or, for NOTE and CLOSE, JSON.
+
+The loss record lives in the header because its bytes are allocated already: a full disk can still be told there.
+
+Reading is total: whatever the bytes are, the result is the good frames up to the first bad one, then a typed end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from typing import BinaryIO
+
+MAGIC = b"FPWAL\r\n\x1a"
+VERSION = 1
+MAX_PAYLOAD_BYTES = 16 * 1024 * 1024
+MAX_SEQUENCE = 2**63 - 1
+
+_PREAMBLE = struct.Struct("<8sHHI")
+_LOSS = struct.Struct("<QQQQQII")
+_FRAME = struct.Struct("<IBQQQ")
+_CRC_BYTES = 4
+LOSS_BYTES = _LOSS.size
+FRAME_OVERHEAD_BYTES = _CRC_BYTES + _FRAME.size
+_pack_frame = _FRAME.pack
+_crc32 = zlib.crc32
+
+
+class FrameType(IntEnum):
+    """What a frame's payload is."""
+
+    RESOURCE = 1
+    SCOPE = 2
+    START = 3
+    END = 4
+    WHOLE = 5
+    NOTE = 6
+    CLOSE = 7
+
+
+_TYPES = {int(member): member for member in FrameType}
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Who writes a log file; `locked` tells whether it holds a lock on the file for as long as it lives."""
+
+    producer: str
+    kind: str = "process"
+    pid: int = 0
+    host: str = ""
+    started_unix_nano: int = 0
+    locked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Frames that could not be written: how many, their sequence range (closed) and time range (unix ns)."""
+
+    lost: int
+    first_seq: int
+    last_seq: int
+    since_unix_nano: int
+    until_unix_nano: int
+    errno: int
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One record of the log."""
+
+    type: FrameType
+    sequence: int
+    time_unix_nano: int
+    ref: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Break:
+    """Sequence numbers (closed range) missing between two good frames, and the times of those two."""
+
+    first_seq: int
+    last_seq: int
+    since_unix_nano: int
+    until_unix_nano: int
+
+
+class Ending(Enum):
+    """How a log file ends: after a whole frame, within a frame, or at bytes that are no frame of ours."""
+
+    CLEAN = "clean"
+    TORN = "torn"
+    CORRUPT = "corrupt"
+
+
+def encode_header(header: Header) -> bytes:
+    """The bytes a log file starts with, loss record included."""
+    text = json.dumps(
+        {
+            "producer": header.producer,
+            "kind": header.kind,
+            "pid": header.pid,
+            "host": header.host,
+            "started_unix_nano": header.started_unix_nano,
+            "locked": header.locked,
+        },
+        sort_keys=True,
+    ).encode()
+    if len(text) > 0xFFFF:
+        raise ValueError("a log header holds at most 65,535 bytes")
+    checksum = _header_crc(VERSION, text)
+    return _PREAMBLE.pack(MAGIC, VERSION, len(text), checksum) + text + bytes(LOSS_BYTES)
+
+
+def encode_loss(loss: Loss) -> bytes:
+    """The bytes of a header's loss record."""
+    values = (
+        loss.lost,
+        loss.first_seq,
+        loss.last_seq,
+        loss.since_unix_nano,
+        loss.until_unix_nano,
+        loss.errno & 0xFFFFFFFF,
+    )
+    without_crc = _LOSS.pack(*values, 0)[:-_CRC_BYTES]
+    return _LOSS.pack(*values, _crc32(without_crc))
+
+
+def encode_frame(kind: int, sequence: int, time_unix_nano: int, ref: int, payload: bytes) -> bytes:
+    """The bytes of one frame; `payload` holds at most `MAX_PAYLOAD_BYTES`."""
+    body = _pack_frame(len(payload), kind, sequence, time_unix_nano, ref) + payload
+    return _crc32(body).to_bytes(4, "little") + body
+
+
+def loss_offset(header: bytes) -> int:
+    """Where in a file that starts with `header` its loss record lies."""
+    return len(header) - LOSS_BYTES
+
+
+@dataclass(slots=True)
+class LogReader:
+    """Reads one log file from `stream`, which is at its start; at most `limit` bytes.
+
+    `header` is None where the file has none that can be trusted; then there are no frames. `ending`, `offset`
+    (where the good bytes end) and `reason` hold once `frames()` is exhausted. `breaks` fills while reading.
+    """
+
+    stream: BinaryIO
+    limit: int
+    header: Header | None = None
+    loss: Loss | None = None
+    loss_damaged: bool = False
+    ending: Ending = Ending.CLEAN
+    reason: str = ""
+    offset: int = 0
+    next_sequence: int = 0
+    last_time_unix_nano: int | None = None
+    closed: bool = False
+    breaks: list[Break] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._read_header()
+
+    @property
+    def unread_bytes(self) -> int:
+        """Bytes after the last good one."""
+        return self.limit - self.offset
+
+    def frames(self) -> Iterator[Frame]:
+        """The good frames in the order of the file, up to the first bad one."""
+        if self.header is None:
+            return
+        while self.offset < self.limit:
+            frame = self._next_frame()
+            if frame is None:
+                return
+            self._follow(frame)
+            yield frame
+
+    def _next_frame(self) -> Frame | None:
+        head = self._take(FRAME_OVERHEAD_BYTES)
+        if len(head) < FRAME_OVERHEAD_BYTES:
+            return self._stop(Ending.TORN, "the file ends within a frame")
+        size, kind, sequence, time_unix_nano, ref = _FRAME.unpack_from(head, _CRC_BYTES)
+        if size > MAX_PAYLOAD_BYTES:
+            return self._stop(Ending.CORRUPT, "a frame claims an impossible size")
+        payload = self._take(size, already=len(head))
+        if len(payload) < size:
+            return self._stop(Ending.TORN, "the file ends within a frame")
+        if _crc32(payload, _crc32(head[_CRC_BYTES:])) != int.from_bytes(head[:_CRC_BYTES], "little"):
+            return self._stop(Ending.CORRUPT, "a frame's checksum does not match its bytes")
+        if kind not in _TYPES or not self.next_sequence <= sequence <= MAX_SEQUENCE or time_unix_nano > MAX_SEQUENCE:
+            return self._stop(Ending.CORRUPT, "a frame has an impossible type, time or sequence number")
+        self.offset += len(head) + size
+        return Frame(_TYPES[kind], sequence, time_unix_nano, ref, payload)
+
+    def _follow(self, frame: Frame) -> None:
+        if frame.sequence > self.next_sequence:
+            before = self.last_time_unix_nano
+            since = before if before is not None else (self.header.started_unix_nano if self.header else 0)
+            self.breaks.append(Break(self.next_sequence, frame.sequence - 1, since, frame.time_unix_nano))
+        self.next_sequence = frame.sequence + 1
+        self.last_time_unix_nano = frame.time_unix_nano
+        self.closed = frame.type is FrameType.CLOSE
+
+    def _take(self, size: int, already: int = 0) -> bytes:
+        # Bytes beyond `limit` belong to a producer that is still writing: not ours to read.
+        return self.stream.read(max(0, min(size, self.limit - self.offset - already)))
+
+    def _stop(self, ending: Ending, reason: str) -> Frame | None:
+        self.ending, self.reason = ending, reason
+        return None
+
+    def _read_header(self) -> None:
+        preamble = self._take(_PREAMBLE.size)
+        if len(preamble) < _PREAMBLE.size:
+            return self._stop(Ending.TORN, "the file ends within its header")
+        magic, version, size, checksum = _PREAMBLE.unpack(preamble)
+        if magic != MAGIC:
+            return self._stop(Ending.CORRUPT, "the file does not start as a log does")
+        if version != VERSION:
+            return self._stop(Ending.CORRUPT, f"the log has format version {version}, this reads {VERSION}")
+        text = self._take(size, already=len(preamble))
+        loss = self._take(LOSS_BYTES, already=len(preamble) + len(text))
+        if len(text) < size or len(loss) < LOSS_BYTES:
+            return self._stop(Ending.TORN, "the file ends within its header")
+        header = _decode_header(text) if _header_crc(version, text) == checksum else None
+        if header is None:
+            return self._stop(Ending.CORRUPT, "the header's checksum does not match its bytes")
+        self.header = header
+        self._read_loss(loss)
+        self.offset = len(preamble) + size + LOSS_BYTES
+        return None
+
+    def _read_loss(self, data: bytes) -> None:
+        if data == bytes(LOSS_BYTES):
+            return
+        *values, checksum = _LOSS.unpack(data)
+        if _crc32(data[:-_CRC_BYTES]) != checksum:
+            self.loss_damaged = True
+        else:
+            self.loss = Loss(*values)
+
+
+def _header_crc(version: int, text: bytes) -> int:
+    return _crc32(text, _crc32(struct.pack("<HH", version, len(text))))
+
+
+def _decode_header(text: bytes) -> Header | None:
+    try:
+        values = json.loads(text)
+        return Header(
+            producer=str(values["producer"]),
+            kind=str(values["kind"]),
+            pid=int(values["pid"]),
+            host=str(values["host"]),
+            started_unix_nano=int(values["started_unix_nano"]),
+            locked=bool(values["locked"]),
+        )
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def open_log(path: str | os.PathLike[str], *, dir_fd: int | None = None) -> LogReader:
+    """A reader over the bytes the file at `path` holds now; the caller closes `reader.stream`.
+
+    Raises OSError when the file cannot be opened or is a symbolic link.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=dir_fd)
+    stream = os.fdopen(descriptor, "rb", buffering=1024 * 1024)
+    return LogReader(stream, os.fstat(descriptor).st_size)

@@ -7,6 +7,7 @@
 --   job.transaction.position BIGINT, job.transaction.time_unix_nano BIGINT,
 --   job.inventory.ids VARCHAR[], job.inventory.states VARCHAR[]
 -- resource: host.name VARCHAR
+
 -- A span's name begins with the word for its event; a settlement's outcome says which one it is.
 WITH named AS (
     SELECT

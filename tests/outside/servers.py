@@ -114,27 +114,22 @@ class Told:
 
 @dataclass(frozen=True)
 class Shop:
-    """The Celery application of shop.py with a Redis, its spans going to files in `spans`."""
+    """The Celery application of shop.py with a Redis, its spans going to files in `spans`.
+
+    `tracing` is `export` for the stock file exporter or `recorder` for fencepost's.
+    """
 
     broker: str
-    directory: Path
+    spans: Path
     tracing: str
-    resource: str = "host.name=one"
-
-    @property
-    def spans(self) -> Path:
-        return self.directory / "spans"
-
-    @property
-    def log(self) -> Path:
-        return self.directory / "worker.log"
+    log: Path
 
     def env(self) -> dict[str, str]:
         return {
             "PATH": os.environ["PATH"],
             "PYTHONDONTWRITEBYTECODE": "1",
             "OTEL_SERVICE_NAME": "shop",
-            "OTEL_RESOURCE_ATTRIBUTES": self.resource,
+            "OTEL_RESOURCE_ATTRIBUTES": "host.name=one",
             "SHOP_BROKER": self.broker,
             "SHOP_SPANS": str(self.spans),
             "SHOP_TRACING": self.tracing,

@@ -22,6 +22,13 @@ class BackendError(RuntimeFault):
     """The queue's database refused the step; nothing of it was applied."""
 
 
+class UnknownJob(BackendError):
+    """The queue has no such job."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"The queue has no job {job_id!r}.")
+
+
 class ConnectionLost(RuntimeFault):
     """The reply never came: the step may or may not have been applied."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from .errors import UnknownJob
 from .operations import Clock, Effect, ExpiredLeases, Job, Operation, Result, State
 from .rules import Row, perform
 
@@ -40,7 +41,10 @@ class MemoryBackend:
         return True
 
     def row(self, job_id: str) -> Row:
-        return replace(self._rows[job_id])
+        row = self._rows.get(job_id)
+        if row is None:
+            raise UnknownJob(job_id)
+        return replace(row)
 
     def save(self, row: Row) -> None:
         self._rows[row.id] = row

@@ -8,12 +8,13 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
+from types import MappingProxyType
 from typing import Any, Literal, get_args, get_type_hints
 
 from .errors import PolicyError
+from .wording import instead, shown
 
 Ack = Literal["early", "late", "with_writes"]
 Dedupe = Literal["none", "effect_key"]
@@ -23,6 +24,7 @@ Settle = Literal["by_job", "by_token"]
 Backoff = Literal["fixed", "exponential"]
 
 MAX_MS = 24 * 3_600_000
+MAX_NAME = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,33 +57,35 @@ class Policy:
         for field, allowed in _LITERALS.items():
             value = getattr(self, field)
             if value not in allowed:
-                raise PolicyError(f"Policy field {field} is {value!r}; it takes one of {', '.join(allowed)}.")
+                hint = instead(value, allowed, "it takes")
+                raise PolicyError(f"Policy field {field} cannot be {shown(value)}: {hint}")
         for field in ("renew", "fencing"):
-            if not isinstance(getattr(self, field), bool):
-                raise PolicyError(f"Policy field {field} takes true or false.")
-        for field, low, high in (
-            ("lease_ms", 10, MAX_MS),
-            ("max_attempts", 1, 1_000),
-            ("backoff_ms", 0, MAX_MS),
-        ):
+            value = getattr(self, field)
+            if not isinstance(value, bool):
+                raise PolicyError(f"Policy field {field} takes true or false, not {shown(value)}.")
+        for field, (low, high) in _RANGES.items():
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-                raise PolicyError(f"Policy field {field} takes a whole number from {low} to {high}.")
-        if not isinstance(self.name, str) or not self.name:
-            raise PolicyError("A policy's name is a text that is not empty.")
+                raise PolicyError(
+                    f"Policy field {field} takes a whole number from {low} to {high}, not {shown(value)}."
+                )
+        if not isinstance(self.name, str) or not self.name or len(self.name) > MAX_NAME:
+            raise PolicyError(f"A policy's name is a text of 1 to {MAX_NAME} characters, not {shown(self.name)}.")
         if self.ack == "with_writes" and self.writes != "atomic":
             raise PolicyError(
                 'ack = "with_writes" settles inside the transaction of the writes: set writes = "atomic".'
             )
 
     def backoff_before(self, attempt: int) -> int:
-        """Milliseconds from a failed `attempt` (1-based) to the moment the job may be leased again."""
-        return self.backoff_ms * (2 ** (attempt - 1) if self.backoff == "exponential" else 1)
+        """Milliseconds from a failed `attempt` (1-based) to the moment the job may be leased again; a day at most."""
+        if self.backoff == "fixed":
+            return self.backoff_ms
+        return int(min(self.backoff_ms * 2 ** (attempt - 1), MAX_MS))
 
     def replace(self, **changes: Any) -> Policy:
         """This policy with some fields changed. Raises PolicyError for unknown fields or values."""
         _reject_unknown(changes)
-        return replace(self, **{"name": f"{self.name}*", **changes})
+        return replace(self, **{"name": f"{self.name.rstrip('*')[: MAX_NAME - 1]}*", **changes})
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -89,6 +93,8 @@ class Policy:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Policy:
         """Raises PolicyError for an unknown field or a value that a field does not take."""
+        if not isinstance(data, Mapping):
+            raise PolicyError(f"A policy is a preset's name or a table of {', '.join(_FIELDS)}, not {shown(data)}.")
         _reject_unknown(data)
         return cls(**data)
 
@@ -96,19 +102,18 @@ class Policy:
 _LITERALS: dict[str, tuple[str, ...]] = {
     name: get_args(hint) for name, hint in get_type_hints(Policy).items() if get_args(hint)
 }
+_RANGES = {"lease_ms": (10, MAX_MS), "max_attempts": (1, 1_000), "backoff_ms": (0, MAX_MS)}
+_FIELDS = tuple(field.name for field in fields(Policy))
 
 
 def _reject_unknown(data: Mapping[str, Any]) -> None:
-    known = [field.name for field in fields(Policy)]
     for key in data:
-        if key not in known:
-            close = get_close_matches(str(key), known, 1)
-            hint = f"; did you mean {close[0]}?" if close else f"; the fields are {', '.join(known)}."
-            raise PolicyError(f"A policy has no field {key!r}{hint}")
+        if key not in _FIELDS:
+            raise PolicyError(f"A policy has no field {shown(key)}: {instead(key, _FIELDS)}")
 
 
 @cache
-def presets() -> dict[str, Policy]:
+def presets() -> Mapping[str, Policy]:
     """Every preset by name, in the order of the names."""
     found = {}
     for path in sorted(files(__package__).joinpath("policies").iterdir(), key=lambda entry: entry.name):
@@ -117,7 +122,7 @@ def presets() -> dict[str, Policy]:
             data = tomllib.loads(path.read_text("utf-8"))
             data.pop("about", None)
             found[name] = Policy.from_dict({"name": name, **data})
-    return found
+    return MappingProxyType(found)
 
 
 @cache
@@ -125,14 +130,12 @@ def about(name: str) -> str:
     """One sentence on a preset: what it stands for and where the setting was seen."""
     preset(name)
     text = files(__package__).joinpath("policies", f"{name}.toml").read_text("utf-8")
-    return str(tomllib.loads(text).get("about", ""))
+    return str(tomllib.loads(text)["about"])
 
 
 def preset(name: str) -> Policy:
     """The preset called `name`. Raises PolicyError, naming the nearest, if there is none."""
     known = presets()
     if name not in known:
-        close = get_close_matches(name, known, 1)
-        hint = f"Did you mean {close[0]}?" if close else f"There are: {', '.join(known)}."
-        raise PolicyError(f"There is no policy {name!r}. {hint}")
+        raise PolicyError(f"There is no policy {shown(name)}: {instead(name, known)}")
     return known[name]

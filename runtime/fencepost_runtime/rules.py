@@ -55,7 +55,7 @@ class Storage(Protocol):
         """Store a ready job; False if its id is taken."""
 
     def row(self, job_id: str) -> Row:
-        """The job's row, locked until the transaction ends."""
+        """The job's row, locked until the transaction ends. Raises UnknownJob."""
 
     def save(self, row: Row) -> None: ...
 

@@ -7,9 +7,8 @@ naming what is wrong, for anything that cannot be run as it is written.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from difflib import get_close_matches
 from typing import Any, Literal
 
 from . import workloads
@@ -17,6 +16,7 @@ from .errors import PolicyError, ScenarioError
 from .operations import Effect, Job
 from .policy import Policy, preset
 from .steps import STEPS
+from .wording import instead, shown
 
 Kind = Literal["kill", "pause", "slow", "lost_request", "lost_reply", "db_error"]
 When = Literal["before", "begun", "committed", "after"]
@@ -31,7 +31,14 @@ KINDS: dict[str, str] = {
 }
 WHENS = ("before", "begun", "committed", "after")
 DURABLE = ("enqueue", "write", "apply", "renew", "settle", "retry", "reclaim")
-MAX_JOBS, MAX_WORKERS = 10_000, 64
+# Nobody but the actor itself is told of these, so nothing can wait for them.
+SILENT = ("work", "stage", "idle", "sleep")
+OF_NO_JOB = ("lease", "idle", "scan", "inventory")
+MAX_QUEUES, MAX_JOBS, MAX_WORKERS, MAX_EFFECTS, MAX_FAULTS = 64, 10_000, 64, 1_000, 1_000
+MAX_TEXT = 200
+MAX_MS = 3_600_000
+MAX_AMOUNT = 10**12
+_POINT = ("job", "attempt", "step", "index", "when")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +101,17 @@ class Scenario:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Scenario:
+        """Raises ScenarioError for whatever cannot be run as it is written."""
         data = _known(data, "A scenario", ("id", "queues", "faults", "poll_ms", "at_most_ms"))
-        queues = tuple(_queue(entry) for entry in _list(data, "queues"))
+        queues = tuple(_queue(entry) for entry in _list(data, "queues", "A scenario", MAX_QUEUES))
         if not queues:
             raise ScenarioError("A scenario needs at least one [[queues]] table.")
         scenario = cls(
             _text(data, "id", "A scenario"),
             queues,
-            tuple(_fault(entry) for entry in _list(data, "faults")),
+            tuple(_fault(entry) for entry in _list(data, "faults", "A scenario", MAX_FAULTS)),
             _number(data, "poll_ms", "A scenario", 20, 1, 60_000),
-            _number(data, "at_most_ms", "A scenario", 60_000, 100, 3_600_000),
+            _number(data, "at_most_ms", "A scenario", 60_000, 100, MAX_MS),
         )
         _check_names(scenario)
         return scenario
@@ -112,112 +120,163 @@ class Scenario:
 def _queue(data: Mapping[str, Any]) -> Queue:
     data = _known(data, "A queue", ("name", "workload", "jobs", "work_ms", "policy", "workers"))
     name = _text(data, "name", "A queue")
+    what = f"Queue {shown(name)}"
     policy = data.get("policy", "naive")
     try:
         rules = preset(policy) if isinstance(policy, str) else Policy.from_dict(policy)
     except PolicyError as error:
-        raise ScenarioError(f"Queue {name}: {error}") from error
+        raise ScenarioError(f"{what}: {error}") from error
+    return Queue(name, _jobs(data, name, what), rules, _number(data, "workers", what, 2, 1, MAX_WORKERS))
+
+
+def _jobs(data: Mapping[str, Any], queue: str, what: str) -> tuple[Job, ...]:
+    """A queue's jobs: one by one, or so and so many of a workload's shape."""
     if isinstance(data.get("jobs"), list | tuple):
-        jobs = tuple(_job(entry, name) for entry in data["jobs"])
-    else:
-        count = _number(data, "jobs", f"Queue {name}", 1, 1, MAX_JOBS)
-        work_ms = _number(data, "work_ms", f"Queue {name}", 0, 0, 3_600_000)
-        jobs = workloads.jobs(_text(data, "workload", f"Queue {name}"), count, name, work_ms)
-    return Queue(name, jobs, rules, _number(data, "workers", f"Queue {name}", 2, 1, MAX_WORKERS))
+        for key in ("workload", "work_ms"):
+            if key in data:
+                raise ScenarioError(f"{what} names its jobs one by one, so it takes no {key}.")
+        return tuple(_job(entry, queue) for entry in _list(data, "jobs", what, MAX_JOBS))
+    count = _number(data, "jobs", what, 1, 1, MAX_JOBS)
+    work_ms = _number(data, "work_ms", what, 0, 0, MAX_MS)
+    return workloads.jobs(_text(data, "workload", what), count, queue, work_ms)
 
 
 def _job(data: Mapping[str, Any], queue: str) -> Job:
     data = _known(data, "A job", ("id", "queue", "name", "effects", "work_ms", "carrier"))
-    effects = []
-    for table in _list(data, "effects"):
-        entry = _known(table, "An effect", ("key", "account", "amount"))
-        key = _text(entry, "key", "An effect")
-        amount = _number(entry, "amount", "An effect", 0, -(10**12), 10**12)
-        effects.append(Effect(key, str(entry.get("account", key)), amount))
     job_id = _text(data, "id", "A job")
-    work_ms = _number(data, "work_ms", "A job", 0, 0, 3_600_000)
-    return Job(job_id, queue, str(data.get("name", job_id)), tuple(effects), work_ms)
+    what = f"Job {shown(job_id)}"
+    name = _text({"name": job_id, **data}, "name", what)
+    effects = tuple(_effect(entry, what) for entry in _list(data, "effects", what, MAX_EFFECTS))
+    _unique("effect", (effect.key for effect in effects), what)
+    return Job(job_id, queue, name, effects, _number(data, "work_ms", what, 0, 0, MAX_MS))
+
+
+def _effect(data: Mapping[str, Any], job: str) -> Effect:
+    data = _known(data, "An effect", ("key", "account", "amount"))
+    key = _text(data, "key", f"An effect of {job[0].lower()}{job[1:]}")
+    what = f"Effect {shown(key)}"
+    account = _text({"account": key, **data}, "account", what)
+    return Effect(key, account, _number(data, "amount", what, 0, -MAX_AMOUNT, MAX_AMOUNT))
 
 
 def _fault(data: Mapping[str, Any]) -> Fault:
+    if not isinstance(data, Mapping):
+        raise ScenarioError(f"A fault is a table of kind, at, until, at_most_ms, not {shown(data)}.")
     data = dict(data)
     if "at" not in data:
         # In a file people write the point's fields beside the kind; `to_dict` nests them.
-        data["at"] = {key: data.pop(key) for key in ("job", "attempt", "step", "index", "when") if key in data}
+        data["at"] = {key: data.pop(key) for key in _POINT if key in data}
     data = _known(data, "A fault", ("kind", "at", "until", "at_most_ms"))
-    kind = data.get("kind")
-    if kind not in KINDS:
-        raise ScenarioError(f"There is no fault {kind!r}. There are: {', '.join(KINDS)}.")
+    kind = _choice(data.get("kind"), KINDS, "fault")
     at = _point(data["at"])
     _check_possible(kind, at)
-    until = _point({"when": "after", **data["until"]}) if data.get("until") else None
-    return Fault(kind, at, until, _number(data, "at_most_ms", "A fault", 10_000, 1, 3_600_000))
+    until = _until(kind, data["until"]) if data.get("until") is not None else None
+    return Fault(kind, at, until, _number(data, "at_most_ms", "A fault", 10_000, 1, MAX_MS))
 
 
 def _check_possible(kind: str, at: Point) -> None:
+    durable = f"a durable step ({', '.join(DURABLE)})"
     if kind == "slow" and at.step != "work":
         raise ScenarioError(f"A slow fault strikes the work step, not {at.step}.")
     if kind in ("lost_request", "lost_reply", "db_error") and at.step not in DURABLE:
-        raise ScenarioError(f"A {kind} fault strikes a durable step ({', '.join(DURABLE)}), not {at.step}.")
+        raise ScenarioError(f"A {kind} fault strikes {durable}, not {at.step}.")
+    if kind not in ("kill", "pause") and at.when != "before":
+        raise ScenarioError(f"A {kind} fault takes no when: that is for the moment of a kill or a pause.")
     if at.when in ("begun", "committed") and (kind != "kill" or at.step not in DURABLE):
-        raise ScenarioError(f'when = "{at.when}" is for a kill in the middle of a durable step: {", ".join(DURABLE)}.')
+        raise ScenarioError(f'when = "{at.when}" is for a kill in the middle of {durable}.')
 
 
-def _point(data: Mapping[str, Any]) -> Point:
-    data = _known(data, "A point", ("job", "attempt", "step", "index", "when"))
-    step, when = data.get("step"), data.get("when", "before")
-    if step not in STEPS:
-        close = get_close_matches(str(step), STEPS, 1)
-        hint = f"Did you mean {close[0]}?" if close else f"There are: {', '.join(STEPS)}."
-        raise ScenarioError(f"There is no step {step!r}. {hint}")
-    if when not in WHENS:
-        raise ScenarioError(f"when is {when!r}; it takes one of {', '.join(WHENS)}.")
-    attempt = _number(data, "attempt", "A point", 0 if step in ("enqueue", "reclaim") else 1, 0, 1_000)
-    return Point(_text(data, "job", "A point"), attempt, step, _number(data, "index", "A point", 0, 0, 10_000), when)
+def _until(kind: str, data: Any) -> Point:
+    if kind != "pause":
+        raise ScenarioError(f"A {kind} fault takes no until: that ends a pause.")
+    point = _point({"when": "after", **data} if isinstance(data, Mapping) else data)
+    if point.step in SILENT:
+        raise ScenarioError(f"A pause cannot last until a {point.step} step: nobody else is told of it.")
+    if point.when != "after":
+        raise ScenarioError(f'A pause lasts until after a step, so its until takes no when = "{point.when}".')
+    return point
+
+
+def _point(data: Any) -> Point:
+    data = _known(data, "A point", _POINT)
+    step = _choice(data.get("step"), STEPS, "step")
+    when = _choice(data.get("when", "before"), WHENS, "when")
+    if step in OF_NO_JOB:
+        raise ScenarioError(f"A fault is bound to a job, and the {step} step has none: take the step before or after.")
+    outside = step in ("enqueue", "reclaim")
+    attempt = _number(data, "attempt", "A point", 0 if outside else 1, 0, 1_000)
+    if outside != (attempt == 0):
+        rule = "outside any attempt: attempt is 0" if outside else "inside an attempt: attempt counts from 1"
+        raise ScenarioError(f"The {step} step is {rule}, not {attempt}.")
+    return Point(
+        _text(data, "job", "A point"), attempt, step, _number(data, "index", "A point", 0, 0, MAX_EFFECTS), when
+    )
 
 
 def _check_names(scenario: Scenario) -> None:
-    names = [queue.name for queue in scenario.queues]
-    ids = [job.id for job in scenario.jobs]
-    for kind, values in (("queue", names), ("job", ids)):
-        value, times = Counter(values).most_common(1)[0] if values else ("", 0)
-        if times > 1:
-            raise ScenarioError(f"Two {kind}s of the scenario are called {value}.")
+    _unique("queue", (queue.name for queue in scenario.queues), "The scenario")
+    _unique("job", (job.id for job in scenario.jobs), "The scenario")
+    jobs = {job.id: job for job in scenario.jobs}
     for fault in scenario.faults:
         for point in (fault.at, fault.until):
-            if point is not None and point.job not in ids:
-                raise ScenarioError(f"A fault strikes job {point.job!r}, which the scenario does not have.")
+            if point is not None:
+                _check_point(point, jobs)
+
+
+def _check_point(point: Point, jobs: Mapping[str, Job]) -> None:
+    if point.job not in jobs:
+        raise ScenarioError(f"A fault strikes job {shown(point.job)}, which is not there: {instead(point.job, jobs)}")
+    effects = len(jobs[point.job].effects)
+    # The work after the last write has an index too.
+    steps = {"work": effects + 1, "write": effects, "stage": effects}.get(point.step, 1)
+    if point.index >= steps:
+        rule = f"an attempt has {steps}, counted from 0"
+        raise ScenarioError(f"Job {shown(point.job)} has no {point.step} step {point.index}: {rule}.")
+
+
+def _unique(kind: str, names: Iterable[str], where: str) -> None:
+    for name, times in Counter(names).most_common(1):
+        if times > 1:
+            raise ScenarioError(f"{where} has {times} {kind}s called {shown(name)}: rename all but one.")
 
 
 def _known(data: Any, what: str, keys: tuple[str, ...]) -> dict[str, Any]:
     if not isinstance(data, Mapping):
-        raise ScenarioError(f"{what} is a table of {', '.join(keys)}.")
+        raise ScenarioError(f"{what} is a table of {', '.join(keys)}, not {shown(data)}.")
     for key in data:
         if key not in keys:
-            close = get_close_matches(str(key), keys, 1)
-            hint = f"Did you mean {close[0]}?" if close else f"It takes: {', '.join(keys)}."
-            raise ScenarioError(f"{what} has no field {key!r}. {hint}")
+            raise ScenarioError(f"{what} has no field {shown(key)}: {instead(key, keys, 'it takes')}")
     return dict(data)
 
 
-def _list(data: Mapping[str, Any], key: str) -> list[Any]:
+def _choice(value: Any, known: Iterable[str], what: str) -> Any:
+    if value not in tuple(known):
+        raise ScenarioError(f"There is no {what} {shown(value)}: {instead(value, known)}")
+    return value
+
+
+def _list(data: Mapping[str, Any], key: str, what: str, most: int) -> list[Any]:
     value = data.get(key, [])
     if not isinstance(value, list | tuple):
-        raise ScenarioError(f"{key} is a list of tables.")
+        raise ScenarioError(f"{what}: {key} is a list of tables, not {shown(value)}.")
+    if len(value) > most:
+        raise ScenarioError(f"{what}: {key} has {len(value)} entries; there may be {most}.")
     return list(value)
 
 
 def _text(data: Mapping[str, Any], key: str, what: str) -> str:
     value = data.get(key)
-    if not isinstance(value, str) or not value:
-        raise ScenarioError(f"{what} needs a {key}, a text that is not empty.")
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT:
+        raise ScenarioError(f"{what} needs a {key}, a text of 1 to {MAX_TEXT} characters, not {shown(value)}.")
+    if any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise ScenarioError(f"{what}: {key} {shown(value)} holds half a character, which no database can store.")
     return value
 
 
 def _number(data: Mapping[str, Any], key: str, what: str, default: int, low: int, high: int) -> int:
     value = data.get(key, default)
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise ScenarioError(f"{what}: {key} takes a whole number from {low} to {high}, not {value!r}.")
+        raise ScenarioError(f"{what}: {key} takes a whole number from {low} to {high}, not {shown(value)}.")
     return value
 
 

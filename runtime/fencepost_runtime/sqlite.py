@@ -10,12 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from . import payload
-from .errors import BackendError
+from .errors import BackendError, UnknownJob
 from .operations import Clock, Effect, ExpiredLeases, Job, Operation, Result, State
 from .rules import Row, perform
 from .statements import statements
 
 BUSY_TIMEOUT_S = 30
+
+
+@contextmanager
+def _refusals(what: str) -> Iterator[None]:
+    """Whatever the database will not take, as a BackendError; also numbers and texts that it has no form for."""
+    try:
+        yield
+    except (sqlite3.Error, OverflowError, UnicodeEncodeError) as error:
+        raise BackendError(f"{what}: {error}.") from error
 
 
 class SqliteBackend:
@@ -24,27 +33,30 @@ class SqliteBackend:
     def __init__(self, path: Path) -> None:
         """Raises BackendError if the file cannot be opened or is not a database."""
         self._sql = statements("sqlite")
-        try:
+        with _refusals(f"The queue's database {path} cannot be used"):
             self._connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_S)
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            # A commit survives the death of its process either way; FULL makes it survive the machine's too.
-            self._connection.execute("PRAGMA synchronous = FULL")
-            with self._transaction():
-                for statement in self._sql["schema"].split(";\n"):
-                    self._connection.execute(statement)
-        except sqlite3.Error as error:
-            raise BackendError(f"The queue's database {path} cannot be used: {error}.") from error
+            try:
+                self._prepare()
+            except BaseException:
+                self._connection.close()
+                raise
+
+    def _prepare(self) -> None:
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        # A commit survives the death of its process either way; FULL makes it survive the machine's too.
+        self._connection.execute("PRAGMA synchronous = FULL")
+        with self._transaction():
+            for statement in self._sql["schema"].split(";\n"):
+                self._connection.execute(statement)
 
     def apply(self, operation: Operation, clock: Clock) -> Result:
-        try:
-            with self._transaction():
-                # The clock is read under the write lock: decisions fall in the order of their times.
-                return perform(self, operation, clock())
-        except sqlite3.Error as error:
-            raise BackendError(f"The queue's database refused a step: {error}.") from error
+        with _refusals("The queue's database refused a step"), self._transaction():
+            # The clock is read under the write lock: decisions fall in the order of their times.
+            return perform(self, operation, clock())
 
     def balances(self) -> dict[str, int]:
-        return dict(self._run("balances").fetchall())
+        with _refusals("The queue's database refused to be read"):
+            return dict(self._run("balances").fetchall())
 
     def close(self) -> None:
         self._connection.close()
@@ -71,7 +83,10 @@ class SqliteBackend:
         return self._run("add", **values, now=now, position=position).rowcount == 1
 
     def row(self, job_id: str) -> Row:
-        return Row(*self._run("row", job_id=job_id).fetchone())
+        found = self._run("row", job_id=job_id).fetchone()
+        if found is None:
+            raise UnknownJob(job_id)
+        return Row(*found)
 
     def save(self, row: Row) -> None:
         self._run("save", **asdict(row))

@@ -9,6 +9,7 @@ from typing import Any
 
 from .errors import ScenarioError
 from .operations import Effect, Job
+from .wording import instead, shown
 
 
 @cache
@@ -20,7 +21,7 @@ def jobs(workload: str, count: int, queue: str, work_ms: int = 0) -> tuple[Job, 
     """`count` jobs of one shape, named `{shape's job}-1` and on. Raises ScenarioError for an unknown shape."""
     shape = workloads().get(workload)
     if shape is None:
-        raise ScenarioError(f"There is no workload {workload!r}. There are: {', '.join(workloads())}.")
+        raise ScenarioError(f"There is no workload {shown(workload)}: {instead(workload, workloads())}")
     return tuple(_job(shape, f"{shape['job']}-{number}", queue, work_ms) for number in range(1, count + 1))
 
 

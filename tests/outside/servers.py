@@ -146,16 +146,11 @@ class Shop:
             yield leader.pid
 
     def publish(self, *tasks: str) -> list[str]:
-        """Publish these tasks from one producer process; returns their ids."""
-        done = subprocess.run(
-            [sys.executable, "shop.py", *tasks],
-            cwd=HERE,
-            env=self.env(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
+        """Publish these tasks from one producer process; returns their ids. Raises RuntimeError if it fails."""
+        command = [sys.executable, "shop.py", *tasks]
+        done = subprocess.run(command, cwd=HERE, env=self.env(), capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise RuntimeError(done.stderr)
         ids: list[str] = json.loads(done.stdout)
         return ids
 

@@ -32,7 +32,7 @@ KINDS: dict[str, str] = {
 WHENS = ("before", "begun", "committed", "after")
 DURABLE = ("enqueue", "write", "apply", "renew", "settle", "retry", "reclaim")
 # Nobody but the actor itself is told of these, so nothing can wait for them.
-SILENT = ("work", "stage", "idle", "sleep")
+SILENT = ("work", "idle", "sleep")
 OF_NO_JOB = ("lease", "idle", "scan", "inventory")
 MAX_QUEUES, MAX_JOBS, MAX_WORKERS, MAX_EFFECTS, MAX_FAULTS = 64, 10_000, 64, 1_000, 1_000
 MAX_TEXT = 200
@@ -228,7 +228,7 @@ def _check_point(point: Point, jobs: Mapping[str, Job]) -> None:
         raise ScenarioError(f"A fault strikes job {shown(point.job)}, which is not there: {instead(point.job, jobs)}")
     effects = len(jobs[point.job].effects)
     # The work after the last write has an index too.
-    steps = {"work": effects + 1, "write": effects, "stage": effects}.get(point.step, 1)
+    steps = {"work": effects + 1, "write": effects}.get(point.step, 1)
     if point.index >= steps:
         rule = f"an attempt has {steps}, counted from 0"
         raise ScenarioError(f"Job {shown(point.job)} has no {point.step} step {point.index}: {rule}.")

@@ -56,7 +56,8 @@ def varint(number: int) -> bytes:
     return _SMALL[number] if number < 16384 else _varint_of(number)
 
 
-def _utf8(text: str) -> bytes:
+def utf8(text: str) -> bytes:
+    """UTF-8, with lone surrogates as backslash escapes."""
     try:
         return text.encode()
     except UnicodeEncodeError:
@@ -64,15 +65,16 @@ def _utf8(text: str) -> bytes:
 
 
 def _text(value: object) -> bytes:
-    return _utf8(value if isinstance(value, str) else str(value))
+    return utf8(value if isinstance(value, str) else str(value))
 
 
-def _field(tag: bytes, data: bytes) -> bytes:
+def field(tag: bytes, data: bytes) -> bytes:
+    """A length-delimited protobuf field."""
     return tag + varint(len(data)) + data
 
 
 def _str_value(value: str, _depth: int) -> bytes:
-    data = _utf8(value)
+    data = utf8(value)
     size = len(data)
     return b"\x0a" + (_SMALL[size] if size < 16384 else _varint_of(size)) + data
 
@@ -97,7 +99,7 @@ def _float_value(value: float, _depth: int) -> bytes:
 
 
 def _bytes_value(value: bytes, _depth: int) -> bytes:
-    return _field(b"\x3a", bytes(value))
+    return field(b"\x3a", bytes(value))
 
 
 def _none_value(_value: None, _depth: int) -> bytes:
@@ -105,12 +107,12 @@ def _none_value(_value: None, _depth: int) -> bytes:
 
 
 def _sequence_value(value: Iterable[Any], depth: int) -> bytes:
-    return _field(b"\x2a", b"".join([_field(b"\x0a", _any_value(item, depth + 1)) for item in value]))
+    return field(b"\x2a", b"".join([field(b"\x0a", any_value(item, depth + 1)) for item in value]))
 
 
 def _mapping_value(value: Attributes, depth: int) -> bytes:
-    items = [_field(b"\x0a", _key_value(key, item, depth + 1)) for key, item in value.items()]
-    return _field(b"\x32", b"".join(items))
+    items = [field(b"\x0a", key_value(key, item, depth + 1)) for key, item in value.items()]
+    return field(b"\x32", b"".join(items))
 
 
 _EXACT: dict[type, Callable[[Any, int], bytes]] = {
@@ -135,7 +137,8 @@ _BY_KIND: tuple[tuple[Any, Callable[[Any, int], bytes]], ...] = (
 )
 
 
-def _any_value(value: Any, depth: int = 0) -> bytes:
+def any_value(value: Any, depth: int = 0) -> bytes:
+    """OTLP `AnyValue` bytes of a Python value. Raises Unencodable, or whatever the value's own methods raise."""
     if depth > MAX_DEPTH:
         raise Unencodable("nested too deeply")
     encoder = _EXACT.get(type(value))
@@ -147,8 +150,9 @@ def _any_value(value: Any, depth: int = 0) -> bytes:
     return data
 
 
-def _key_value(key: Any, value: Any, depth: int = 0) -> bytes:
-    return _field(b"\x0a", _text(key)) + _field(b"\x12", _any_value(value, depth))
+def key_value(key: Any, value: Any, depth: int = 0) -> bytes:
+    """OTLP `KeyValue` bytes. Raises as `any_value` does."""
+    return field(b"\x0a", _text(key)) + field(b"\x12", any_value(value, depth))
 
 
 # A span's attributes are encoded at its start and again at its end, and most repeat from span to span: whole
@@ -169,7 +173,7 @@ def _attributes(tag: bytes, attributes: Attributes | None, out: list[bytes]) -> 
         try:
             data = cache.get((key, value)) if cache is not None else None
             if data is None:
-                pair = _key_value(key, value)
+                pair = key_value(key, value)
                 data = varint(len(pair)) + pair
                 if cache is not None and len(data) <= _MAX_CACHED_BYTES and type(key) is str:
                     if len(cache) >= _MAX_CACHED:
@@ -202,11 +206,11 @@ def _flags(own: int, remote: SpanContext | None) -> bytes:
 
 def _trace_state(context: SpanContext) -> bytes:
     state = context.trace_state
-    return _field(b"\x1a", _utf8(state.to_header())) if state else b""
+    return field(b"\x1a", utf8(state.to_header())) if state else b""
 
 
 def _event(event: Any) -> bytes:
-    out = [b"\x09", _time(event.timestamp), _field(b"\x12", _text(event.name))]
+    out = [b"\x09", _time(event.timestamp), field(b"\x12", _text(event.name))]
     dropped = _attributes(b"\x1a", event.attributes, out) + int(getattr(event, "dropped_attributes", 0) or 0)
     if dropped:
         out.append(b"\x20" + varint(dropped))
@@ -228,7 +232,7 @@ def _many(tag: bytes, items: Sequence[Any], encode: Callable[[Any], bytes], out:
     dropped = 0
     for item in items:
         try:
-            out.append(_field(tag, encode(item)))
+            out.append(field(tag, encode(item)))
         except Exception:
             dropped += 1
     return dropped
@@ -255,7 +259,7 @@ def encode_span(span: ReadableSpan, *, content: bool = True) -> bytes:
         context.span_id.to_bytes(8, "big"),
         _trace_state(context),
         b"" if parent is None else b"\x22\x08" + parent.span_id.to_bytes(8, "big"),
-        _field(b"\x2a", _text(span.name)),
+        field(b"\x2a", _text(span.name)),
         _KINDS[span.kind.value],
         b"\x39",
         _time(start),
@@ -292,8 +296,8 @@ def _status(span: ReadableSpan, out: list[bytes]) -> None:
     status = span.status
     code = status.status_code.value
     if code or status.description:
-        message = _field(b"\x12", _text(status.description)) if status.description else b""
-        out.append(_field(b"\x7a", message + (b"\x18" + _SMALL[code] if code else b"")))
+        message = field(b"\x12", _text(status.description)) if status.description else b""
+        out.append(field(b"\x7a", message + (b"\x18" + _SMALL[code] if code else b"")))
 
 
 def encode_resource(resource: Resource, replaced: Attributes) -> bytes:
@@ -301,16 +305,16 @@ def encode_resource(resource: Resource, replaced: Attributes) -> bytes:
     inner: list[bytes] = []
     dropped = _attributes(b"\x0a", {**resource.attributes, **replaced}, inner)
     _count(b"\x10", dropped, inner)
-    schema = _field(b"\x1a", _text(resource.schema_url)) if resource.schema_url else b""
-    return _field(b"\x0a", b"".join(inner)) + schema
+    schema = field(b"\x1a", _text(resource.schema_url)) if resource.schema_url else b""
+    return field(b"\x0a", b"".join(inner)) + schema
 
 
 def encode_scope(scope: InstrumentationScope | None) -> bytes:
     """OTLP `ScopeSpans` bytes of an instrumentation scope alone."""
     if scope is None:
         return b""
-    inner = [_field(b"\x0a", _text(scope.name or "")), _field(b"\x12", _text(scope.version or ""))]
+    inner = [field(b"\x0a", _text(scope.name or "")), field(b"\x12", _text(scope.version or ""))]
     dropped = _attributes(b"\x1a", getattr(scope, "attributes", None), inner)
     _count(b"\x20", dropped, inner)
-    schema = _field(b"\x1a", _text(scope.schema_url)) if scope.schema_url else b""
-    return _field(b"\x0a", b"".join(inner)) + schema
+    schema = field(b"\x1a", _text(scope.schema_url)) if scope.schema_url else b""
+    return field(b"\x0a", b"".join(inner)) + schema

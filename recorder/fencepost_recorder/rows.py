@@ -92,7 +92,7 @@ def row_of(span: Span, origin: Origin, place: Place) -> tuple[Any, ...]:
         span.flags & _INT32_MAX,
         place.producer,
         place.start_seq,
-        place.end_seq,
+        place.end_seq if ended else None,
         place.received_unix_nano,
     )
 

@@ -34,12 +34,10 @@ MAX_SEQUENCE = 2**63 - 1
 
 _PREAMBLE = struct.Struct("<8sHHI")
 _LOSS = struct.Struct("<QQQQQII")
-_FRAME = struct.Struct("<IBQQQ")
+FRAME_HEAD = struct.Struct("<IBQQQ")
 _CRC_BYTES = 4
 LOSS_BYTES = _LOSS.size
-FRAME_OVERHEAD_BYTES = _CRC_BYTES + _FRAME.size
-_pack_frame = _FRAME.pack
-_crc32 = zlib.crc32
+FRAME_OVERHEAD_BYTES = _CRC_BYTES + FRAME_HEAD.size
 
 
 class FrameType(IntEnum):
@@ -125,7 +123,7 @@ def encode_header(header: Header) -> bytes:
     ).encode()
     if len(text) > 0xFFFF:
         raise ValueError("a log header holds at most 65,535 bytes")
-    checksum = _header_crc(VERSION, text)
+    checksum = _header_checksum(VERSION, text)
     return _PREAMBLE.pack(MAGIC, VERSION, len(text), checksum) + text + bytes(LOSS_BYTES)
 
 
@@ -140,13 +138,13 @@ def encode_loss(loss: Loss) -> bytes:
         loss.errno & 0xFFFFFFFF,
     )
     without_crc = _LOSS.pack(*values, 0)[:-_CRC_BYTES]
-    return _LOSS.pack(*values, _crc32(without_crc))
+    return _LOSS.pack(*values, zlib.crc32(without_crc))
 
 
 def encode_frame(kind: int, sequence: int, time_unix_nano: int, ref: int, payload: bytes) -> bytes:
     """The bytes of one frame; `payload` holds at most `MAX_PAYLOAD_BYTES`."""
-    body = _pack_frame(len(payload), kind, sequence, time_unix_nano, ref) + payload
-    return _crc32(body).to_bytes(4, "little") + body
+    body = FRAME_HEAD.pack(len(payload), kind, sequence, time_unix_nano, ref) + payload
+    return zlib.crc32(body).to_bytes(4, "little") + body
 
 
 def loss_offset(header: bytes) -> int:
@@ -198,13 +196,13 @@ class LogReader:
         head = self._take(FRAME_OVERHEAD_BYTES)
         if len(head) < FRAME_OVERHEAD_BYTES:
             return self._stop(Ending.TORN, "the file ends within a frame")
-        size, kind, sequence, time_unix_nano, ref = _FRAME.unpack_from(head, _CRC_BYTES)
+        size, kind, sequence, time_unix_nano, ref = FRAME_HEAD.unpack_from(head, _CRC_BYTES)
         if size > MAX_PAYLOAD_BYTES:
             return self._stop(Ending.CORRUPT, "a frame claims an impossible size")
         payload = self._take(size, already=len(head))
         if len(payload) < size:
             return self._stop(Ending.TORN, "the file ends within a frame")
-        if _crc32(payload, _crc32(head[_CRC_BYTES:])) != int.from_bytes(head[:_CRC_BYTES], "little"):
+        if zlib.crc32(payload, zlib.crc32(head[_CRC_BYTES:])) != int.from_bytes(head[:_CRC_BYTES], "little"):
             return self._stop(Ending.CORRUPT, "a frame's checksum does not match its bytes")
         if kind not in _TYPES or not self.next_sequence <= sequence <= MAX_SEQUENCE or time_unix_nano > MAX_SEQUENCE:
             return self._stop(Ending.CORRUPT, "a frame has an impossible type, time or sequence number")
@@ -231,36 +229,39 @@ class LogReader:
     def _read_header(self) -> None:
         preamble = self._take(_PREAMBLE.size)
         if len(preamble) < _PREAMBLE.size:
-            return self._stop(Ending.TORN, "the file ends within its header")
+            self._stop(Ending.TORN, "the file ends within its header")
+            return
         magic, version, size, checksum = _PREAMBLE.unpack(preamble)
         if magic != MAGIC:
-            return self._stop(Ending.CORRUPT, "the file does not start as a log does")
+            self._stop(Ending.CORRUPT, "the file does not start as a log does")
+            return
         if version != VERSION:
-            return self._stop(Ending.CORRUPT, f"the log has format version {version}, this reads {VERSION}")
+            self._stop(Ending.CORRUPT, f"the log has format version {version}, this reads {VERSION}")
+            return
         text = self._take(size, already=len(preamble))
         loss = self._take(LOSS_BYTES, already=len(preamble) + len(text))
         if len(text) < size or len(loss) < LOSS_BYTES:
-            return self._stop(Ending.TORN, "the file ends within its header")
-        header = _decode_header(text) if _header_crc(version, text) == checksum else None
-        if header is None:
-            return self._stop(Ending.CORRUPT, "the header's checksum does not match its bytes")
-        self.header = header
+            self._stop(Ending.TORN, "the file ends within its header")
+            return
+        self.header = _decode_header(text) if _header_checksum(version, text) == checksum else None
+        if self.header is None:
+            self._stop(Ending.CORRUPT, "the header's checksum does not match its bytes")
+            return
         self._read_loss(loss)
         self.offset = len(preamble) + size + LOSS_BYTES
-        return None
 
     def _read_loss(self, data: bytes) -> None:
         if data == bytes(LOSS_BYTES):
             return
         *values, checksum = _LOSS.unpack(data)
-        if _crc32(data[:-_CRC_BYTES]) != checksum:
+        if zlib.crc32(data[:-_CRC_BYTES]) != checksum:
             self.loss_damaged = True
         else:
             self.loss = Loss(*values)
 
 
-def _header_crc(version: int, text: bytes) -> int:
-    return _crc32(text, _crc32(struct.pack("<HH", version, len(text))))
+def _header_checksum(version: int, text: bytes) -> int:
+    return zlib.crc32(text, zlib.crc32(struct.pack("<HH", version, len(text))))
 
 
 def _decode_header(text: bytes) -> Header | None:

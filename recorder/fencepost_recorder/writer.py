@@ -10,6 +10,7 @@ import re
 import secrets
 import socket
 import threading
+import zlib
 from collections import deque
 from contextlib import suppress
 from dataclasses import replace
@@ -18,13 +19,12 @@ from time import time_ns
 
 from fencepost_recorder.errors import StorageError, printable
 from fencepost_recorder.wal import (
-    _FRAME,
+    FRAME_HEAD,
     LOSS_BYTES,
     MAX_PAYLOAD_BYTES,
     FrameType,
     Header,
     Loss,
-    _crc32,
     encode_header,
     encode_loss,
     loss_offset,
@@ -34,8 +34,9 @@ from fencepost_recorder.wal import (
 # every descriptor and opens its own does not find its file under our number.
 _HIGH_DESCRIPTOR = 512
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-_pack = _FRAME.pack
+_pack = FRAME_HEAD.pack
 _write = os.write
+_crc32 = zlib.crc32
 
 
 def new_producer_id() -> str:

@@ -1,0 +1,260 @@
+"""OTLP/JSON to the bytes of OTLP/protobuf, one span at a time, so that a broken span breaks nothing else.
+
+The encoding is that of the OTLP specification: lowerCamelCase names, ids as hex, 64-bit integers as decimal text,
+enumerations as numbers. Tolerated beside it, because files in the field hold it: the proto's own field names, ids as
+base64 (told apart by their length), integers as JSON numbers, names of enumeration values.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from fencepost_recorder.encode import Unencodable, field, key_value, utf8, varint
+
+_INT64_MAX = 2**63 - 1
+_UINT32_MAX = 2**32 - 1
+_KINDS = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
+_CODES = ("UNSET", "OK", "ERROR")
+_MAX_DEPTH = 16
+Json = dict[str, Any]
+
+
+def get(values: Json, name: str) -> Any:
+    """A field by its JSON name, else by its proto name (resourceSpans, resource_spans)."""
+    if name in values:
+        return values[name]
+    return values.get("".join("_" + c.lower() if c.isupper() else c for c in name))
+
+
+def objects(values: Json, name: str) -> Iterator[Json]:
+    """The objects of a repeated field. Raises ValueError when it is no array of objects."""
+    found = get(values, name)
+    if found is None:
+        return
+    if not isinstance(found, list):
+        raise ValueError(f"{name} is no array")
+    for one in found:
+        if not isinstance(one, dict):
+            raise ValueError(f"{name} holds something that is no object")
+        yield one
+
+
+def resource_bytes(resource_spans: Json) -> bytes:
+    """`ResourceSpans` bytes of the resource alone."""
+    resource = get(resource_spans, "resource")
+    inner = b"".join(_attributes(b"\x0a", b"\x10", resource)) if isinstance(resource, dict) else b""
+    return field(b"\x0a", inner) + _string(b"\x1a", get(resource_spans, "schemaUrl"))
+
+
+def scope_bytes(scope_spans: Json) -> bytes:
+    """`ScopeSpans` bytes of the instrumentation scope alone."""
+    scope = get(scope_spans, "scope")
+    inner = b""
+    if isinstance(scope, dict):
+        inner = _string(b"\x0a", scope.get("name")) + _string(b"\x12", scope.get("version"))
+        inner += b"".join(_attributes(b"\x1a", b"\x20", scope))
+    return field(b"\x0a", inner) + _string(b"\x1a", get(scope_spans, "schemaUrl"))
+
+
+def span_bytes(span: Json) -> bytes:
+    """`Span` bytes. Raises ValueError, saying why, for a span that is none."""
+    status = span.get("status")
+    return b"".join(
+        (
+            field(b"\x0a", _id(get(span, "traceId"), 16, "trace id")),
+            field(b"\x12", _id(get(span, "spanId"), 8, "span id")),
+            _string(b"\x1a", get(span, "traceState")),
+            field(b"\x22", _optional_id(get(span, "parentSpanId"))),
+            _string(b"\x2a", span.get("name")),
+            b"\x30" + varint(_enum(span.get("kind"), "SPAN_KIND_", _KINDS)),
+            b"\x39" + _time(get(span, "startTimeUnixNano")),
+            b"\x41" + _time(get(span, "endTimeUnixNano")),
+            *_attributes(b"\x4a", b"\x50", span),
+            *_many(span, "events", b"\x5a", b"\x60", _event),
+            *_many(span, "links", b"\x6a", b"\x70", _link),
+            field(b"\x7a", _status(status)) if isinstance(status, dict) else b"",
+            b"\x85\x01" + _uint(span.get("flags"), _UINT32_MAX).to_bytes(4, "little"),
+        )
+    )
+
+
+def times(span: Json) -> tuple[int | None, int | None]:
+    """Start and end of a span that may be broken elsewhere, unix ns; None where they cannot be read."""
+    found: list[int | None] = []
+    for name in ("startTimeUnixNano", "endTimeUnixNano"):
+        try:
+            found.append(_uint(get(span, name), _INT64_MAX) or None)
+        except ValueError:
+            found.append(None)
+    return found[0], found[1]
+
+
+def plain_attributes(values: Any) -> Json:
+    """An object's attributes as Python values; those that cannot be read are left out."""
+    return dict(_pairs(values)[0]) if isinstance(values, dict) else {}
+
+
+def _event(event: Json) -> bytes:
+    head = b"\x09" + _time(get(event, "timeUnixNano")) + _string(b"\x12", event.get("name"))
+    return head + b"".join(_attributes(b"\x1a", b"\x20", event))
+
+
+def _link(link: Json) -> bytes:
+    head = field(b"\x0a", _id(get(link, "traceId"), 16, "trace id"))
+    head += field(b"\x12", _id(get(link, "spanId"), 8, "span id")) + _string(b"\x1a", get(link, "traceState"))
+    tail = b"\x35" + _uint(link.get("flags"), _UINT32_MAX).to_bytes(4, "little")
+    return head + b"".join(_attributes(b"\x22", b"\x28", link)) + tail
+
+
+def _status(status: Json) -> bytes:
+    return _string(b"\x12", status.get("message")) + b"\x18" + varint(_enum(status.get("code"), "STATUS_CODE_", _CODES))
+
+
+def _many(
+    span: Json, name: str, tag: bytes, count_tag: bytes, encode: Callable[[Json], bytes]
+) -> Iterator[bytes]:
+    """Events or links; those that cannot be read count as dropped."""
+    dropped = _uint(get(span, f"dropped{name.capitalize()}Count"), _UINT32_MAX)
+    for one in get(span, name) or ():
+        try:
+            yield field(tag, encode(one))
+        except (ValueError, TypeError, AttributeError):
+            dropped += 1
+    yield count_tag + varint(min(dropped, _UINT32_MAX))
+
+
+def _attributes(tag: bytes, count_tag: bytes, values: Json) -> Iterator[bytes]:
+    """An object's attributes; those that cannot be read count as dropped."""
+    pairs, dropped = _pairs(values)
+    for key, value in pairs:
+        try:
+            yield field(tag, key_value(key, value))
+        except Unencodable:
+            dropped += 1
+    dropped += _uint(get(values, "droppedAttributesCount"), _UINT32_MAX)
+    yield count_tag + varint(min(dropped, _UINT32_MAX))
+
+
+def _pairs(values: Json) -> tuple[list[tuple[str, Any]], int]:
+    found: list[tuple[str, Any]] = []
+    dropped = 0
+    attributes = values.get("attributes")
+    for pair in attributes if isinstance(attributes, list) else ():
+        try:
+            found.append((_key(pair), _value(pair.get("value"), 0)))
+        except (ValueError, TypeError, AttributeError):
+            dropped += 1
+    return found, dropped
+
+
+def _key(pair: Json) -> str:
+    key = pair.get("key")
+    if not isinstance(key, str):
+        raise ValueError("an attribute without a key")
+    return key
+
+
+def _value(value: Any, depth: int) -> Any:
+    """The Python value of an OTLP/JSON AnyValue."""
+    if depth > _MAX_DEPTH:
+        raise ValueError("nested too deeply")
+    if value is None or value == {}:
+        return None
+    if not isinstance(value, dict):
+        raise ValueError("a value that is no object")
+    for name, convert in _VALUES.items():
+        found = get(value, name)
+        if found is not None:
+            return convert(found, depth)
+    raise ValueError("a value of unknown type")
+
+
+def _text(value: Any, _depth: int = 0) -> str:
+    if not isinstance(value, str):
+        raise ValueError("a text that is none")
+    return value
+
+
+def _bool(value: Any, _depth: int) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("a boolean that is none")
+    return value
+
+
+def _double(value: Any, _depth: int) -> float:
+    if isinstance(value, bool):
+        raise ValueError("a number that is none")
+    return float(value)
+
+
+def _array(value: Json, depth: int) -> list[Any]:
+    return [_value(item, depth + 1) for item in value.get("values") or ()]
+
+
+def _kvlist(value: Json, depth: int) -> Json:
+    return {_key(pair): _value(pair.get("value"), depth + 1) for pair in value.get("values") or ()}
+
+
+_VALUES: dict[str, Callable[[Any, int], Any]] = {
+    "stringValue": _text,
+    "boolValue": _bool,
+    "intValue": lambda value, _depth: _integer(value),
+    "doubleValue": _double,
+    "arrayValue": _array,
+    "kvlistValue": _kvlist,
+    "bytesValue": lambda value, _depth: base64.b64decode(_text(value), validate=True),
+}
+
+
+def _integer(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | str | float):
+        raise ValueError("an integer that is none")
+    if isinstance(value, float) and not (math.isfinite(value) and value.is_integer()):
+        raise ValueError("an integer with a fraction")
+    return int(value)
+
+
+def _uint(value: Any, most: int) -> int:
+    number = 0 if value is None or value == "" else _integer(value)
+    if not 0 <= number <= most:
+        raise ValueError(f"its number {str(number)[:24]} is out of range")
+    return number
+
+
+def _time(value: Any) -> bytes:
+    try:
+        return _uint(value, _INT64_MAX).to_bytes(8, "little")
+    except ValueError as error:
+        raise ValueError(f"its time is none: {error}") from error
+
+
+def _enum(value: Any, prefix: str, names: tuple[str, ...]) -> int:
+    if isinstance(value, str) and value.removeprefix(prefix) in names:
+        return names.index(value.removeprefix(prefix))
+    # Values a newer protocol may add are kept, as protobuf does.
+    return _uint(value, 2**31 - 1)
+
+
+def _id(value: Any, size: int, what: str) -> bytes:
+    try:
+        data = bytes.fromhex(value) if len(value) == 2 * size else base64.b64decode(value, validate=True)
+    except (ValueError, TypeError, binascii.Error) as error:
+        raise ValueError(f"its {what} is no hex of {size} bytes") from error
+    if len(data) != size or not any(data):
+        raise ValueError(f"its {what} is no hex of {size} bytes")
+    return data
+
+
+def _optional_id(value: Any) -> bytes:
+    # All zero means none, for some exporters.
+    return b"" if not value or set(value) == {"0"} else _id(value, 8, "parent span id")
+
+
+def _string(tag: bytes, value: Any) -> bytes:
+    if value is None or value == "":
+        return b""
+    return field(tag, utf8(value if isinstance(value, str) else str(value)))

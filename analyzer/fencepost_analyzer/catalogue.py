@@ -9,9 +9,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from fencepost_runtime.scenario import Scenario
-
 from fencepost_analyzer.errors import AnalyzerError
+from fencepost_runtime.scenario import Scenario
 
 
 class UnknownFailureMode(AnalyzerError):
@@ -73,15 +72,19 @@ def demo_scenario() -> Scenario:
 
 
 def _failure_mode(data: dict[str, Any]) -> FailureMode:
-    scenario, near_miss = data.pop("scenario"), data.pop("near_miss")
+    scenario, near_miss = data["scenario"], data["near_miss"]
     missed = {**scenario, **near_miss, "id": f"{scenario['id']}-near-miss"}
-    seems = tuple(Seeming(entry["policy"], entry["why"], tuple(entry["violates"])) for entry in data.pop("seems"))
-    lists = {key: tuple(data.pop(key)) for key in ("sources", "violates", "strategies")}
+    seems = tuple(Seeming(entry["policy"], entry["why"], tuple(entry["violates"])) for entry in data["seems"])
     return FailureMode(
-        story=" ".join(data.pop("story").split()),
+        id=data["id"],
+        title=data["title"],
+        story=" ".join(data["story"].split()),
+        sources=tuple(data["sources"]),
+        violates=tuple(data["violates"]),
+        heals=data["heals"],
+        strategies=tuple(data["strategies"]),
+        seems=seems,
         scenario=Scenario.from_dict(scenario),
         near_miss=Scenario.from_dict(missed),
-        seems=seems,
-        **lists,
-        **data,
+        near_miss_story=data["near_miss_story"],
     )

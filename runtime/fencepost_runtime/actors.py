@@ -131,9 +131,9 @@ class _Attempt:
 
     async def _atomic(self) -> None:
         effects = self._job.effects
-        for index in range(len(effects)):
+        for index, effect in enumerate(effects):
             await self._work(index)
-            await self._step("write", index=index)  # In the open transaction: nothing is durable yet.
+            await self._step("write", index=index, effect=effect)  # In the open transaction: nothing is durable yet.
         await self._work(len(effects))
         settle = self._policy.ack == "with_writes"
         operation = WriteAll(self._job.id, effects, self._token, self._policy.fencing, self._dedupe, settle)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .facts import Fact
+from .facts import FAILED, Fact
 
 COLUMNS = (
     "schedule",
@@ -82,7 +82,7 @@ def _rows(schedule: int, fact: Fact, first: int, last: int | None) -> list[dict[
         "effect_index": fact.effect_index,
         "effect_total": len(fact.effect_keys) if fact.effect_keys is not None else None,
         "outcome": fact.outcome,
-        "reason": "early" if fact.early else fact.reason,
+        "reason": "early" if fact.early and fact.outcome != FAILED else fact.reason,
         "host": HOST,
         "producer": fact.worker_id,
         "producer_seq": first,

@@ -71,7 +71,7 @@ def perform(
         if fault is not None and fault.kind == "lost_reply":
             raise ConnectionLost
     except (BackendError, ConnectionLost) as error:
-        narrator.failed(error, clock())
+        narrator.failed(step, error, clock())
         raise
     narrator.after(step, result, clock())
     return result
@@ -80,7 +80,8 @@ def perform(
 def _refuse(fault: Fault | None, step: Step) -> None:
     if fault is None:
         return
-    if fault.kind == "db_error":
+    # Whatever goes wrong inside an open transaction, it is rolled back: there is no doubt.
+    if fault.kind == "db_error" or step.effect is not None:
         raise BackendError(f"The database refused the {step.name} step, as the scenario told it to.")
     if fault.kind == "lost_request":
         raise ConnectionLost

@@ -29,6 +29,7 @@ from .operations import (
 from .steps import Step
 
 OK, FAILED, UNKNOWN = "ok", "failed", "unknown"
+ROLLED_BACK = "RolledBack"
 
 
 @dataclass(slots=True)
@@ -111,14 +112,20 @@ class Narrator:
             case _, Answer():
                 self._close(*opened[0], result, now)
 
-    def failed(self, error: Exception, now: int) -> None:
+    def failed(self, step: Step, error: Exception, now: int) -> None:
         """The step raised: not applied, or, if the connection was lost, nobody knows."""
-        for handle, fact in self._open:
+        if step.effect is not None:
+            # A write inside a transaction is told with its commit; one that ends the transaction, here.
+            fact = self._about(step, "write", now)
+            fact.effect_key, fact.effect_index, fact.outcome = step.effect.key, step.index, FAILED
+            fact.error = fact.reason = ROLLED_BACK
+            self._sink.close(self._sink.open(fact, self._parent), fact, now)
+        opened, self._open = self._open, []
+        for handle, fact in opened:
             fact.error = type(error).__name__
             fact.outcome = UNKNOWN if isinstance(error, ConnectionLost) else FAILED
             fact.reason = fact.error
             self._sink.close(handle, fact, now)
-        self._open = []
 
     def observed(self, event: str, worker: str, signal: str, now: int, pid: int | None = None) -> None:
         """A crash, pause or resume of another process, seen from outside."""
@@ -178,12 +185,12 @@ class Narrator:
         fact.outcome = OK if answer.accepted else FAILED
         if fact.event in ("renew", "retry"):
             fact.until = answer.until
-        if answer.burial is not None and fact.event == "retry":
+        if answer.buried and fact.event == "retry":
             # No attempt is left to retry: what was asked as a retry was answered by burying the job.
-            fact.event, fact.position = "dead_letter", answer.burial
+            fact.event = "dead_letter"
         self._sink.close(handle, fact, now)
-        if answer.burial is not None and fact.event == "reclaim":
-            self._note(replace(fact, event="dead_letter", position=answer.burial), now)
+        if answer.buried and fact.event == "reclaim":
+            self._note(replace(fact, event="dead_letter"), now)
 
     def _reading(self, step: Step, result: Scanned | Held) -> Fact:
         return Fact(step.name, self._actor, result.at, step.queue, position=result.position, outcome=OK)

@@ -148,7 +148,7 @@ class Leased:
 class Answer:
     """What a durable change came to. `reason` says why it was refused; `until` when what it granted ends.
 
-    `burial` is the position of the job's dead-lettering, if that is what became of it.
+    `buried`: the job was dead-lettered by this very change.
     """
 
     at: int
@@ -156,7 +156,7 @@ class Answer:
     accepted: bool
     reason: str | None = None
     until: int | None = None
-    burial: int | None = None
+    buried: bool = False
 
 
 @dataclass(frozen=True, slots=True)

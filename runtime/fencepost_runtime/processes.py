@@ -1,8 +1,8 @@
 """The process driver: the same coroutines as operating-system processes on a real database.
 
 Faults are real: SIGKILL and SIGSTOP that a process sends itself at the step, connections that lose what was
-said. `python -m fencepost_runtime.processes SPEC.json` runs one scenario in a process that has no threads, so
-that its actors can be forked cheaply and safely.
+said. `python -m fencepost_runtime SPEC.json` runs one scenario in a process that has no threads, so that its
+actors can be forked cheaply and safely.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import json
 import os
 import select
 import signal
-import sys
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -46,14 +45,16 @@ class Spec:
     database: Path
     seed: int
     telemetry: str
+    simulated: bool = False
 
     @classmethod
     def read(cls, path: Path) -> Spec:
         """Raises ScenarioError if the file is not a spec."""
         try:
             data = json.loads(path.read_text("utf-8"))
-            return cls(Scenario.from_dict(data["scenario"]), Path(data["database"]), data["seed"], data["telemetry"])
-        except (OSError, ValueError, KeyError) as error:
+            scenario = Scenario.from_dict(data.pop("scenario"))
+            return cls(scenario, Path(data.pop("database")), **data)
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise ScenarioError(f"{path} is not a run's specification: {error}.") from error
 
     def write(self, path: Path) -> None:
@@ -62,6 +63,7 @@ class Spec:
             "database": str(self.database),
             "seed": self.seed,
             "telemetry": self.telemetry,
+            "simulated": self.simulated,
         }
         path.write_text(json.dumps(data), "utf-8")
 
@@ -188,15 +190,3 @@ def fork_child(
         os.write(2, f"{name}: {type(error).__name__}: {error}\n".encode())
     finally:
         os._exit(status)
-
-
-def main(arguments: list[str]) -> int:
-    """Run the scenario that the file names; 0 when it went as it should, 1 when the run itself failed."""
-    from .supervisor import Supervisor
-
-    spec = Spec.read(Path(arguments[0]))
-    return Supervisor(spec).run()
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -180,8 +180,7 @@ def _release(storage: Storage, row: Row, now: int, available_at: int, max_attemp
     if row.attempts >= max_attempts:
         row.state = "dead"
         storage.save(row)
-        released, buried = storage.count("position"), storage.count("position")
-        return Answer(now, released, True, "attempts_exhausted", burial=buried)
+        return Answer(now, storage.count("position"), True, "attempts_exhausted", buried=True)
     row.state = "ready"
     row.available_at = available_at
     storage.save(row)

@@ -228,7 +228,9 @@ class _Free(_World):
         return sum(1 for a in self.actors if a.alive and a.queue == queue and "-worker-" in a.name)
 
 
-How = Literal["normal", "begun", "committed", "lost_request", "lost_reply", "db_error", "crash", "pause", "resume"]
+How = Literal[
+    "normal", "begun", "committed", "lost_request", "lost_reply", "db_error", "rolled_back", "crash", "pause", "resume"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,12 +238,14 @@ class Told:
     """One entry of a recorded schedule: `actor` told something at `at` (Unix nanoseconds).
 
     `how` is normal; or what kept the step from being told in full: begun, committed (killed there),
-    lost_request, lost_reply, db_error; or what befell the actor: crash, pause, resume.
+    lost_request, lost_reply, db_error, rolled_back (write `index` inside an open transaction); or what befell the
+    actor: crash, pause, resume.
     """
 
     actor: str
     at: int
     how: How = "normal"
+    index: int = 0
     signal: str = ""
 
 
@@ -311,7 +315,7 @@ class _Guided(_World):
                 actor.advance(self.silent_answer(step))
                 continue
             before = self.counter.opened
-            if told.how != "normal":
+            if _is_struck(step, told):
                 self.faults.add(_struck(step, told.how))
             try:
                 answer = self.perform(actor, step)
@@ -334,6 +338,12 @@ class _Guided(_World):
         return True if step.name == "idle" else None
 
 
+def _is_struck(step: Step, told: Told) -> bool:
+    if step.effect is not None:
+        return told.how == "rolled_back" and told.index == step.index
+    return told.how not in ("normal", "rolled_back")
+
+
 def _struck(step: Step, how: How) -> Fault:
     """The fault that makes a step end as the recording says it did."""
     point = Point(step.job_id or "", step.attempt, step.name, step.index)
@@ -342,4 +352,6 @@ def _struck(step: Step, how: How) -> Fault:
             return Fault("kill", replace(point, when=how))
         case "lost_request" | "lost_reply" | "db_error":
             return Fault(how, point)
+        case "rolled_back":
+            return Fault("db_error", point)
     raise Diverged(f"A step cannot end in {how}.")

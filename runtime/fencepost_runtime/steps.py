@@ -10,7 +10,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
-from .operations import Operation, WriteAll
+from .operations import Effect, Operation, WriteAll
 
 STEPS = {
     "enqueue": "the producer hands a job to the queue",
@@ -43,13 +43,17 @@ class Execution:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`index` counts the effects from 0; `planned_ns` is the duration of work, sleep and idle steps."""
+    """`index` counts the effects from 0; `planned_ns` is the duration of work, sleep and idle steps.
+
+    `effect` is what a write inside an open transaction stages: such a step has no operation of its own.
+    """
 
     name: str
     operation: Operation | None = None
     queue: str = ""
     execution: Execution | None = None
     index: int = 0
+    effect: Effect | None = None
     planned_ns: int = 0
     outcome: str = ""
     reason: str | None = None

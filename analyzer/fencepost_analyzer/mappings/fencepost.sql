@@ -69,7 +69,7 @@ told AS (
             ELSE 'unknown'
         END AS outcome,
         CASE
-            WHEN event = 'ack' AND "job.outcome" = 'unknown' THEN 'early'
+            WHEN event = 'ack' AND "job.outcome" = 'unknown' AND outcome <> 'failed' THEN 'early'
             ELSE coalesce("job.reason", "job.signal", "error.type")
         END AS reason,
         "job.intent" AS intent,

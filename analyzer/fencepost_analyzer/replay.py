@@ -1,0 +1,165 @@
+"""Replay: the recorded incident again, under the policy that produced it (verify) or under another one (fork).
+
+Every replay runs twice and its digests must agree: a simulator that does not repeat itself proves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Literal
+
+from fencepost_analyzer.canonical import Divergence, Row, canonical, compare, shared, size
+from fencepost_analyzer.check import Recording, check, judge
+from fencepost_analyzer.database import events_table
+from fencepost_analyzer.errors import AnalyzerError
+from fencepost_analyzer.scenario_from import Incident, changed, readings
+from fencepost_analyzer.verdicts import Report
+from fencepost_runtime.columns import ColumnSink
+from fencepost_runtime.errors import Diverged
+from fencepost_runtime.policy import Policy
+from fencepost_runtime.scenario import Scenario
+from fencepost_runtime.simulate import follow, simulate
+
+# Ways to read an ambiguous recording that verify tries before it says that none of them fits.
+MAX_READINGS = 64
+
+
+class NotDeterministic(AnalyzerError):
+    """The same replay gave two different histories: that is a bug of fencepost, not a verdict."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A replayed incident. `before` judges what was recorded, `after` what the replay came to.
+
+    `equal`: verify's answer: the same canonical history and the same broken invariants. `reused` counts the job
+    events that the replay repeats from the recording, `new` those that it has instead of the rest.
+    `balances_before` and `balances_after` are the accounts as the applied writes leave them.
+    """
+
+    mode: Literal["verify", "fork"]
+    recording: str
+    policies: Mapping[str, str]
+    recorded_digest: str
+    digest: str
+    equal: bool
+    divergence: Divergence | None
+    before: Report
+    after: Report
+    events: int
+    reused: int
+    new: int
+    faults: tuple[str, ...]
+    balances_before: Mapping[str, int]
+    balances_after: Mapping[str, int]
+
+    @property
+    def heals(self) -> bool:
+        """Whether what was violated in the recording holds in the replay, and nothing new is violated."""
+        return not self.after.violated and all(
+            self.after.finding(name).verdict == "holds" for name in self.before.violated
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "mode": self.mode,
+            "recording": self.recording,
+            "policies": dict(self.policies),
+            "recorded_digest": self.recorded_digest,
+            "digest": self.digest,
+            "equal": self.equal,
+            "divergence": self.divergence.to_dict() if self.divergence else None,
+            "heals": self.heals,
+            "before": self.before.to_dict(),
+            "after": self.after.to_dict(),
+            "events": self.events,
+            "reused": self.reused,
+            "new": self.new,
+            "faults": list(self.faults),
+            "balances_before": dict(self.balances_before),
+            "balances_after": dict(self.balances_after),
+        }
+
+
+def verify(recording: Recording) -> Replay:
+    """Replay under the same policy, in the recorded order: the histories must be equal.
+
+    Raises NotReplayable if the recording cannot be run again, NotDeterministic if two replays differ.
+    """
+    tried = [_along(recording, found) for found in islice(readings(recording), MAX_READINGS)]
+    return next((replay for replay in tried if replay.equal), tried[0])
+
+
+def _along(recording: Recording, found: Incident) -> Replay:
+    def run(sink: ColumnSink) -> None:
+        # Where the schedule cannot be followed the replayed history ends, and the comparison says where that was.
+        with suppress(Diverged):
+            follow(found.scenario, found.schedule, sink)
+
+    return _replayed("verify", recording, found, found.scenario, run)
+
+
+def fork(recording: Recording, policy: Policy | None = None, changes: Mapping[str, Any] | None = None) -> Replay:
+    """Replay the recorded work and faults under another policy, or under the recorded ones with `changes`.
+
+    Raises as `verify` does, and PolicyError for changes that no policy allows.
+    """
+    found = next(readings(recording))
+    scenario = found.scenario.with_policy(policy) if policy is not None else found.scenario
+    scenario = changed(scenario, changes) if changes else scenario
+    return _replayed("fork", recording, found, scenario, lambda sink: simulate(scenario, sink, found.seed))
+
+
+def _replayed(
+    mode: Literal["verify", "fork"],
+    recording: Recording,
+    found: Incident,
+    scenario: Scenario,
+    run: Callable[[ColumnSink], object],
+) -> Replay:
+    rows = _twice(run)
+    recorded, replayed = canonical(found.rows), canonical(rows)
+    divergence = compare(recorded, replayed)
+    before, after = check(recording), judge(events_table(rows))
+    reused = shared(recorded, replayed)
+    return Replay(
+        mode=mode,
+        recording=recording.id,
+        policies={queue.name: queue.policy.name for queue in scenario.queues},
+        recorded_digest=recorded.digest,
+        digest=replayed.digest,
+        equal=divergence is None and before.violated == after.violated,
+        divergence=divergence if mode == "verify" else None,
+        before=before,
+        after=after,
+        events=size(replayed),
+        reused=reused,
+        new=size(replayed) - reused,
+        faults=tuple(inference.sentence for inference in found.inferences),
+        balances_before=balances(scenario, found.rows),
+        balances_after=balances(scenario, rows),
+    )
+
+
+def _twice(run: Callable[[ColumnSink], object]) -> list[dict[str, Any]]:
+    first, second = ColumnSink(), ColumnSink()
+    run(first)
+    run(second)
+    rows = first.rows()
+    if canonical(rows).digest != canonical(second.rows()).digest:
+        raise NotDeterministic
+    return rows
+
+
+def balances(scenario: Scenario, rows: tuple[Row, ...] | list[dict[str, Any]]) -> dict[str, int]:
+    """Every account of the scenario as the applied writes leave it."""
+    effects = {effect.key: effect for job in scenario.jobs for effect in job.effects}
+    accounts = {effect.account: 0 for effect in effects.values()}
+    for row in rows:
+        effect = effects.get(row["effect_key"] or "")
+        if effect is not None and row["event"] == "write" and row["outcome"] == "ok":
+            accounts[effect.account] += effect.amount
+    return accounts

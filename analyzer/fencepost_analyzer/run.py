@@ -1,0 +1,89 @@
+"""Run a scenario and record it: real processes, or the simulator, through the same spans into the same recording."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from secrets import token_hex
+
+from fencepost_analyzer.errors import AnalyzerError
+from fencepost_analyzer.version import __version__
+from fencepost_recorder import Recording, begin, seal
+from fencepost_runtime.processes import Spec
+from fencepost_runtime.scenario import Scenario
+
+TELEMETRY = "fencepost_recorder:install"
+# After Ctrl-C the supervisor kills its actors and takes stock; more than this and it is killed itself.
+GRACE_S = 10
+
+
+class RunFailed(AnalyzerError):
+    """The run did not come to its end."""
+
+
+def run_processes(scenario: Scenario, recordings: Path, *, recording_id: str | None = None, seed: int = 0) -> Recording:
+    """Run a scenario on real processes over SQLite; answers the sealed recording.
+
+    Raises RunFailed if the supervisor failed, RecorderError if the recording cannot be kept, KeyboardInterrupt after
+    Ctrl-C. Whatever was recorded until then is sealed first.
+    """
+    return _run(scenario, recordings, recording_id, seed, simulated=False)
+
+
+def run_simulated(scenario: Scenario, recordings: Path, *, recording_id: str | None = None, seed: int = 0) -> Recording:
+    """Run a scenario in the simulator; the same spans, in virtual time. Raises as `run_processes` does."""
+    return _run(scenario, recordings, recording_id, seed, simulated=True)
+
+
+def new_id(scenario: Scenario) -> str:
+    """A recording's id that sorts by time: `20261123-101530-fm-003-1a2b`."""
+    word = "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in scenario.id.lower())[:32]
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{word}-{token_hex(2)}"
+
+
+def _run(scenario: Scenario, recordings: Path, recording_id: str | None, seed: int, *, simulated: bool) -> Recording:
+    directory = begin(recordings, recording_id or new_id(scenario))
+    with tempfile.TemporaryDirectory(prefix="fencepost-") as scratch:
+        spec = Path(scratch, "spec.json")
+        Spec(scenario, Path(scratch, "queue.sqlite"), seed, TELEMETRY, simulated).write(spec)
+        environment = {**os.environ, "FENCEPOST_WAL": str(directory / "wal")}
+        command = [sys.executable, "-m", "fencepost_runtime", str(spec)]
+        with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                _, errors = process.communicate()
+            except KeyboardInterrupt:
+                _end(process)
+                raise
+            finally:
+                # Also after a failure: what was recorded until then is evidence.
+                recording = seal(directory, tool_version=__version__, seed=seed, commit=commit())
+    if process.returncode:
+        last = (errors.strip().splitlines() or ["no reason was given"])[-1]
+        raise RunFailed(f"The run failed ({last}); what it did until then is in recording {recording.id}.")
+    return recording
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(GRACE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def commit() -> str | None:
+    """The commit that this code was checked out at; None when it was installed."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,38 @@
+"""`python -m fencepost_runtime SPEC.json`: run one scenario, on processes or simulated, and tell it in spans."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from fencepost_runtime.errors import RuntimeFault
+from fencepost_runtime.processes import Spec, configure, flush
+from fencepost_runtime.simulate import EPOCH, simulate
+from fencepost_runtime.spans import SpanSink, announce
+from fencepost_runtime.supervisor import Supervisor
+
+
+def main(arguments: list[str]) -> int:
+    """Answers the exit code: 0, 130 after Ctrl-C, or 2 with one sentence on standard error."""
+    if len(arguments) != 1:
+        sys.stderr.write("usage: python -m fencepost_runtime SPEC.json\n")
+        return 2
+    try:
+        spec = Spec.read(Path(arguments[0]))
+        return _simulated(spec) if spec.simulated else Supervisor(spec).run()
+    except RuntimeFault as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+
+
+def _simulated(spec: Spec) -> int:
+    configure(spec.telemetry, "simulator")
+    announce(spec.scenario.id, spec.seed, json.dumps(spec.scenario.to_dict()), EPOCH)
+    simulate(spec.scenario, SpanSink(), spec.seed)
+    flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

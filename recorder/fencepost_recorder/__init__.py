@@ -17,6 +17,7 @@ from fencepost_recorder.errors import (
     StorageError,
 )
 from fencepost_recorder.folder import RecordingSummary, begin, list_recordings, resolve
+from fencepost_recorder.importing import import_otlp
 from fencepost_recorder.install import install
 from fencepost_recorder.manifest import FileEntry, Manifest, Producer
 from fencepost_recorder.processor import RecordingSpanProcessor
@@ -39,6 +40,7 @@ __all__ = [
     "RecordingUnsealed",
     "StorageError",
     "begin",
+    "import_otlp",
     "install",
     "list_recordings",
     "open_recording",

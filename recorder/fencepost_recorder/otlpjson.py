@@ -114,9 +114,7 @@ def _status(status: Json) -> bytes:
     return _string(b"\x12", status.get("message")) + b"\x18" + varint(_enum(status.get("code"), "STATUS_CODE_", _CODES))
 
 
-def _many(
-    span: Json, name: str, tag: bytes, count_tag: bytes, encode: Callable[[Json], bytes]
-) -> Iterator[bytes]:
+def _many(span: Json, name: str, tag: bytes, count_tag: bytes, encode: Callable[[Json], bytes]) -> Iterator[bytes]:
     """Events or links; those that cannot be read count as dropped."""
     dropped = _uint(get(span, f"dropped{name.capitalize()}Count"), _UINT32_MAX)
     for one in get(span, name) or ():

@@ -70,7 +70,7 @@ def row_of(span: Span, origin: Origin, place: Place) -> tuple[Any, ...]:
         span.end_time_unix_nano - span.start_time_unix_nano if ended else None,
         span.trace_id.hex(),
         span.span_id.hex(),
-        span.parent_span_id.hex() or None,
+        span.parent_span_id.hex() if any(span.parent_span_id) else None,
         span.trace_state or None,
         origin.service_name,
         origin.service_namespace,

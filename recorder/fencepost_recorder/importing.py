@@ -1,0 +1,222 @@
+"""Importing: files of OTLP traces become a recording like any other, through a log and its sealing."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from json import dumps
+from pathlib import Path
+from typing import Any
+
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from fencepost_recorder import durable, folder, otlp
+from fencepost_recorder.conversion import IMPORT_KIND
+from fencepost_recorder.errors import ImportFailed, RecordingExists, StorageError, printable
+from fencepost_recorder.gaps import Gap
+from fencepost_recorder.recording import Recording, open_recording
+from fencepost_recorder.rows import check_span, parsed
+from fencepost_recorder.seal import seal_as
+from fencepost_recorder.source import DEFAULT_LIMITS, Limits, Source
+from fencepost_recorder.wal import MAX_PAYLOAD_BYTES, FrameType
+from fencepost_recorder.writer import LogWriter
+
+
+@dataclass(slots=True)
+class _Counts:
+    """What a file held, for the manifest."""
+
+    name: str
+    bytes: int
+    format: str
+    compression: str
+    spans: int = 0
+    poison: int = 0
+    torn: bool = False
+    skipped: dict[str, int] = field(default_factory=dict)
+
+
+def import_otlp(
+    files: Sequence[Path],
+    recordings: Path,
+    recording_id: str | None = None,
+    *,
+    tool_version: str,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Recording:
+    """Make a recording of OTLP trace files; `fencepost_recorder.otlp` says which formats are understood.
+
+    A span that cannot be read is left out and becomes a gap (`poison_span`), as does a damaged end of a file
+    (`torn_tail`). Files carry no sequence, so every producer gets an `unsequenced` gap: what is missing cannot be
+    known. A span's producer is its resource's service.instance.id, else its service, host and pid;
+    `producer_seq` is its place in the files, in the order given. Logs, metrics and profiles are skipped;
+    `manifest.imported` counts them, file by file.
+
+    Raises ImportFailed (a file cannot be read or holds no span at all: then nothing is written), RecordingExists,
+    InvalidRecordingId, StorageError. A recording appears under its name whole or not at all.
+    """
+    if not files:
+        raise ImportFailed("there is nothing to import: name at least one file")
+    name = folder.check_id(recording_id) if recording_id is not None else folder.new_id()
+    target = Path(recordings) / name
+    _refuse_existing(target)
+    # A name no recording can have, beside the final one: the rename stays within one file system.
+    directory = Path(recordings) / f".import-{secrets.token_hex(8)}"
+    try:
+        _prepare(directory)
+        counts = _write_log([Path(file) for file in files], directory / folder.WAL, limits)
+        seal_as(name, directory, tool_version=tool_version, imported=_summary(counts))
+        _refuse_existing(target)
+        durable.rename(directory, target)
+        durable.sync_directory(target.parent)
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    return open_recording(target)
+
+
+def _refuse_existing(target: Path) -> None:
+    if target.exists() or target.is_symlink():
+        raise RecordingExists(
+            f"a recording named {target.name} exists in {printable(target.parent)} already: choose another id"
+        )
+
+
+def _prepare(directory: Path) -> None:
+    try:
+        directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700)
+        (directory / folder.WAL).mkdir(mode=0o700)
+    except OSError as error:
+        raise durable.storage_error("create", directory.parent, error) from error
+
+
+def _write_log(files: Iterable[Path], wal: Path, limits: Limits) -> list[_Counts]:
+    writer = LogWriter(wal, kind=IMPORT_KIND, producer=IMPORT_KIND)
+    try:
+        counts = [_import_file(file, writer, limits) for file in files]
+    finally:
+        writer.close()
+    if not any(one.spans for one in counts):
+        raise ImportFailed(_nothing(counts))
+    return counts
+
+
+def _import_file(path: Path, writer: LogWriter, limits: Limits) -> _Counts:
+    def source() -> Source:
+        return Source(path, limits)
+
+    with source() as opened:
+        found = otlp.detect(opened, source, limits.message_bytes, limits.document_bytes)
+        counts = _Counts(printable(path.name), path.stat().st_size, found.name, opened.compression)
+        log = _Log(writer, counts, opened.name)
+        for item in found.read(opened):
+            log.take(item)
+    return counts
+
+
+class _Log:
+    """Puts what a file holds into the log."""
+
+    def __init__(self, writer: LogWriter, counts: _Counts, name: str) -> None:
+        self._writer = writer
+        self._counts = counts
+        self._name = name
+        self._resource = -1
+        self._scope = -1
+        self._known: dict[tuple[int, bytes], int] = {}
+
+    def take(self, item: otlp.Item) -> None:
+        """Write one item. Raises StorageError when the log cannot take it."""
+        match item:
+            case otlp.Resource(payload):
+                self._resource = self._introduce(FrameType.RESOURCE, payload, 0)
+            case otlp.Scope(payload):
+                self._scope = self._introduce(FrameType.SCOPE, payload, self._resource)
+            case otlp.Found(payload):
+                self._span(payload)
+            case otlp.Poison():
+                self._poison(item)
+            case otlp.Skipped(signal):
+                self._counts.skipped[signal] = self._counts.skipped.get(signal, 0) + 1
+            case otlp.Torn(why):
+                self._counts.torn = True
+                self._note(Gap("torn_tail", detail=f"the end of {self._name} could not be read: {why}"))
+
+    def _introduce(self, kind: FrameType, payload: bytes, ref: int) -> int:
+        key = (ref if kind is FrameType.SCOPE else -1, payload)
+        known = self._known.get(key)
+        if known is None:
+            if len(self._known) >= 10_000:
+                self._known.clear()
+            known = self._known[key] = self._append(kind, payload, ref)
+        return known
+
+    def _span(self, payload: bytes) -> None:
+        span = Span()
+        try:
+            span = parsed(Span, payload)
+            check_span(span)
+            if len(payload) > MAX_PAYLOAD_BYTES // 2:
+                raise ValueError("it is larger than 8 MiB")
+        except ValueError as error:
+            since, until = _bounded(span.start_time_unix_nano), _bounded(span.end_time_unix_nano)
+            self._poison(otlp.Poison(f"a span could not be read: {error}", 1, since, until))
+            return
+        # Serialised anew, so that the same span is the same bytes whatever format it came in.
+        self._append(FrameType.WHOLE, span.SerializeToString(deterministic=True), self._scope)
+        self._counts.spans += 1
+
+    def _poison(self, poison: otlp.Poison) -> None:
+        self._counts.poison += 1
+        self._note(
+            Gap(
+                "poison_span",
+                since_unix_nano=poison.since_unix_nano,
+                until_unix_nano=poison.until_unix_nano,
+                lost=poison.lost,
+                detail=printable(f"{self._name}: {poison.why}", 500),
+            )
+        )
+
+    def _note(self, gap: Gap) -> None:
+        self._append(FrameType.NOTE, dumps(asdict(gap)).encode(), 0)
+
+    def _append(self, kind: FrameType, payload: bytes, ref: int) -> int:
+        sequence = self._writer.append(kind, payload, max(ref, 0))
+        if sequence < 0:
+            raise StorageError(
+                f"cannot write {printable(self._writer.path.parent.parent.parent)}: "
+                "free some space or choose another folder, then import again"
+            )
+        return sequence
+
+
+def _bounded(time_unix_nano: int) -> int | None:
+    return time_unix_nano if 0 < time_unix_nano < 2**63 else None
+
+
+def _summary(counts: list[_Counts]) -> dict[str, Any]:
+    skipped: dict[str, int] = {}
+    for one in counts:
+        for signal, number in one.skipped.items():
+            skipped[signal] = skipped.get(signal, 0) + number
+    return {
+        "files": [asdict(one) for one in counts],
+        "spans": sum(one.spans for one in counts),
+        "poison": sum(one.poison for one in counts),
+        "skipped": skipped,
+    }
+
+
+def _nothing(counts: list[_Counts]) -> str:
+    names = ", ".join(one.name for one in counts[:3]) + (" …" if len(counts) > 3 else "")
+    skipped = _summary(counts)["skipped"]
+    if skipped:
+        return f"{names}: not a single span, only {' and '.join(sorted(skipped))}; export traces as OTLP"
+    poison = sum(one.poison for one in counts)
+    if poison:
+        return f"{names}: not a single span could be read ({poison} damaged); is it OTLP traces?"
+    return f"{names}: not a single span in it"

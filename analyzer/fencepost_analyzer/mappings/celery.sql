@@ -11,7 +11,7 @@
 -- A redelivered message has the id, trace, parent and celery.retries of the first delivery: its attempt is null.
 -- celery.hostname is the producer's, so a worker is known by the process that recorded it.
 -- Most attributes are set when a run ends. The job of a run that never ended is that of the publish above it.
-WITH told AS (
+WITH told AS MATERIALIZED (
     SELECT
         span_id, trace_id, kind, producer, producer_seq, producer_end_seq,
         start_time_unix_nano AS at,
@@ -35,7 +35,7 @@ publishes AS (
     FROM told
     WHERE kind = 4
 ),
-runs AS (
+runs AS MATERIALIZED (
     SELECT
         run.span_id, run.trace_id, run.producer, run.producer_seq, run.producer_end_seq, run.at, run.until, run.host,
         run.state, run.retry_reason,

@@ -10,14 +10,14 @@ from json import dumps
 from pathlib import Path
 from typing import Any
 
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
 
 from fencepost_recorder import durable, folder, otlp
-from fencepost_recorder.conversion import IMPORT_KIND
+from fencepost_recorder.conversion import IMPORT_KIND, producer_of
 from fencepost_recorder.errors import ImportFailed, RecordingExists, StorageError, printable
 from fencepost_recorder.gaps import Gap
 from fencepost_recorder.recording import Recording, open_recording
-from fencepost_recorder.rows import check_span, parsed
+from fencepost_recorder.rows import attributes_of, check_span, parsed
 from fencepost_recorder.seal import seal_as
 from fencepost_recorder.source import DEFAULT_LIMITS, Limits, Source
 from fencepost_recorder.wal import MAX_PAYLOAD_BYTES, FrameType
@@ -125,6 +125,7 @@ class _Log:
         self._counts = counts
         self._name = name
         self._resource = -1
+        self._producer: str | None = None
         self._scope = -1
         self._known: dict[tuple[int, bytes], int] = {}
 
@@ -133,6 +134,7 @@ class _Log:
         match item:
             case otlp.Resource(payload):
                 self._resource = self._introduce(FrameType.RESOURCE, payload, 0)
+                self._producer = _producer(payload)
             case otlp.Scope(payload):
                 self._scope = self._introduce(FrameType.SCOPE, payload, self._resource)
             case otlp.Found(payload):
@@ -174,6 +176,8 @@ class _Log:
         self._note(
             Gap(
                 "poison_span",
+                # Of a whole line or message nobody knows whose it was.
+                self._producer if poison.lost is not None else None,
                 since_unix_nano=poison.since_unix_nano,
                 until_unix_nano=poison.until_unix_nano,
                 lost=poison.lost,
@@ -192,6 +196,13 @@ class _Log:
                 "free some space or choose another folder, then import again"
             )
         return sequence
+
+
+def _producer(resource_spans: bytes) -> str | None:
+    try:
+        return producer_of(attributes_of(parsed(ResourceSpans, resource_spans).resource.attributes))
+    except ValueError:
+        return None
 
 
 def _bounded(time_unix_nano: int) -> int | None:

@@ -1,0 +1,269 @@
+"""Verify repeats any recorded history, says where it cannot, and fork changes what it says it changes."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from fencepost_analyzer import replay as replay_module
+from fencepost_analyzer.canonical import canonical, compare, shared, size
+from fencepost_analyzer.catalogue import demo_scenario, failure_mode
+from fencepost_analyzer.replay import NotDeterministic, fork, verify
+from fencepost_analyzer.run import run_processes, run_simulated
+from fencepost_analyzer.scenario_from import NotReplayable, readings, readings_of
+from fencepost_recorder import Recording
+from fencepost_runtime.columns import ColumnSink
+from fencepost_runtime.errors import Diverged, PolicyError
+from fencepost_runtime.policy import Policy, preset, presets
+from fencepost_runtime.scenario import KINDS, Scenario
+from fencepost_runtime.simulate import follow, simulate
+
+SHAPES = {"payments": ("pay", 3), "ai-pipeline": ("doc", 4), "relayer": ("block", 2), "background": ("mail", 2)}
+TELLING = ("enqueue", "write", "apply", "renew", "settle", "retry", "reclaim")
+OUTSIDE_ATTEMPTS = ("enqueue", "reclaim")
+
+
+def _fault(rng: random.Random, kind: str, job: str, effects: int) -> dict[str, Any]:
+    """Any fault that a scenario may hold, near where the work is."""
+    attempt = rng.randint(1, 2)
+    fault: dict[str, Any] = {"kind": kind, "job": job, "attempt": attempt}
+    if kind == "slow":
+        return fault | {
+            "step": "work",
+            "index": rng.randint(0, effects),
+            "at_most_ms": rng.choice([100, 400, 1200, 3000]),
+        }
+    inside = ("start", "write", "settle", "finish", "work", "retry", "apply", "renew")
+    step = rng.choice(inside if kind in ("kill", "pause") else TELLING)
+    fault |= {"step": step, "index": rng.randint(0, effects - 1) if step == "write" else 0}
+    if step in OUTSIDE_ATTEMPTS:
+        fault["attempt"] = 0
+    if kind in ("kill", "pause"):
+        inside_step = ["begun", "committed"] if kind == "kill" and step in TELLING else []
+        fault["when"] = rng.choice(["before", "after", *inside_step])
+    if kind == "pause":
+        fault["at_most_ms"] = rng.choice([300, 1500, 5000])
+        if rng.random() < 0.5:
+            fault["until"] = {"job": job, "attempt": attempt + 1, "step": rng.choice(["write", "settle"])}
+    return fault
+
+
+def any_scenario(rng: random.Random) -> Scenario:
+    """A random small scenario with up to three faults, under any preset or a variation of it."""
+    workload = rng.choice(list(SHAPES))
+    job, effects = SHAPES[workload]
+    jobs = rng.randint(1, 3)
+    faults = [
+        _fault(rng, rng.choice(list(KINDS)), f"{job}-{rng.randint(1, jobs)}", effects) for _ in range(rng.randint(0, 3))
+    ]
+    policy = preset(rng.choice(list(presets())))
+    if rng.random() < 0.3:
+        policy = policy.replace(
+            reclaim=rng.choice(["none", "on_expiry", "guarded"]), settle=rng.choice(["by_job", "by_token"])
+        )
+    queue = {
+        "name": "q",
+        "workload": workload,
+        "jobs": jobs,
+        "workers": rng.randint(1, 3),
+        "policy": policy.to_dict(),
+        "work_ms": rng.choice([0, 0, 500, 1500]),
+    }
+    return Scenario.from_dict({"id": "any", "queues": [queue], "faults": faults})
+
+
+def _rows(scenario: Scenario, seed: int) -> list[dict[str, Any]]:
+    sink = ColumnSink()
+    simulate(scenario, sink, seed)
+    return sink.rows()
+
+
+def _repeats(scenario: Scenario, seed: int) -> bool:
+    """Whether one of the readings of a simulated history, followed, gives that history again."""
+    rows = _rows(scenario, seed)
+    for reading in readings_of(scenario, seed, rows):
+        back = ColumnSink()
+        try:
+            follow(reading.scenario, reading.schedule, back)
+        except Diverged:
+            continue
+        if compare(canonical(rows), canonical(back.rows())) is None:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("block", range(6))
+def test_any_history_read_back_as_a_scenario_is_repeated(block: int) -> None:
+    rng = random.Random(block)
+    scenarios = [any_scenario(rng) for _ in range(50)]
+    failed = [scenario for seed, scenario in enumerate(scenarios) if not _repeats(scenario, seed)]
+    assert failed == []
+
+
+@pytest.mark.campaign
+def test_ten_thousand_random_histories_are_repeated() -> None:
+    rng = random.Random(2026)
+    scenarios = [any_scenario(rng) for _ in range(10_000)]
+    failed = [scenario for seed, scenario in enumerate(scenarios) if not _repeats(scenario, seed)]
+    assert failed == []
+
+
+def test_the_faults_of_the_demo_are_read_from_its_spans_alone(tmp_path: Path) -> None:
+    (reading,) = readings(run_processes(demo_scenario(), tmp_path))
+    told = sorted((fault.kind, fault.at.job, fault.at.step, fault.at.index) for fault in reading.scenario.faults)
+    assert told == [
+        ("db_error", "pay-4", "write", 0),
+        ("kill", "mail-2", "write", 0),
+        ("pause", "pay-2", "write", 0),  # Seen after the debit; the scenario said before the credit.
+    ]
+    assert all(inference.span_ids for inference in reading.inferences)
+
+
+class _Edited:
+    """A recording whose spans were changed: what an analyzer must not take for the truth."""
+
+    def __init__(self, recording: Recording, spans: pa.Table) -> None:
+        self.id = recording.id
+        self._recording = recording
+        self._spans = spans
+
+    def spans(self) -> pa.Table:
+        return self._spans
+
+    def gaps(self) -> pa.Table:
+        return self._recording.gaps()
+
+
+def _edited(recording: Recording, edit: Any) -> Any:
+    rows = [row for row in (edit(dict(row)) for row in recording.spans().to_pylist()) if row is not None]
+    return _Edited(recording, pa.Table.from_pylist(rows, schema=recording.spans().schema))
+
+
+@pytest.fixture(scope="module")
+def torn(tmp_path_factory: pytest.TempPathFactory) -> Recording:
+    return run_simulated(failure_mode("FM-003").scenario, tmp_path_factory.mktemp("recordings"), seed=3)
+
+
+def test_verify_names_the_first_place_where_a_changed_history_cannot_be_repeated(torn: Recording) -> None:
+    def without_credit(row: dict[str, Any]) -> dict[str, Any] | None:
+        return None if row["name"] == "write pay-2/credit" else row
+
+    replay = verify(_edited(torn, without_credit))
+    assert not replay.equal
+    assert replay.divergence is not None
+    assert replay.divergence.where == "job pay-2"
+    assert "pay-2/receipt" in (replay.divergence.expected or "")
+    assert "pay-2/credit" in (replay.divergence.actual or "")
+    assert "effect" in replay.divergence.fields
+
+
+def test_verify_does_not_believe_an_outcome_that_the_policy_cannot_produce(torn: Recording) -> None:
+    def refused(row: dict[str, Any]) -> dict[str, Any]:
+        if row["name"] == "write pay-2/debit":
+            attributes = json.loads(row["span_attributes"])
+            attributes |= {"job.effect.applied": False, "job.reason": "fenced"}
+            row["span_attributes"] = json.dumps(attributes)
+        return row
+
+    replay = verify(_edited(torn, refused))
+    assert not replay.equal
+    assert replay.divergence is not None
+    assert replay.divergence.fields == ("outcome", "reason")
+
+
+def _without_scenario(row: dict[str, Any]) -> dict[str, Any] | None:
+    return None if row["name"].startswith("scenario ") else row
+
+
+def _with_hostile_scenario(row: dict[str, Any]) -> dict[str, Any]:
+    if row["name"].startswith("scenario "):
+        row["span_attributes"] = json.dumps({"job.scenario": "[" * 100_000, "job.scenario.seed": 1})
+    return row
+
+
+def _without_events(row: dict[str, Any]) -> dict[str, Any] | None:
+    return row if row["name"].startswith("scenario ") else None
+
+
+@pytest.mark.parametrize(
+    ("edit", "sentence"),
+    [
+        (_without_scenario, "does not say which scenario"),
+        (_with_hostile_scenario, "cannot be read"),
+        (_without_events, "no events"),
+    ],
+)
+def test_a_recording_that_cannot_be_replayed_is_refused_in_one_sentence(
+    torn: Recording, edit: Any, sentence: str
+) -> None:
+    with pytest.raises(NotReplayable, match=sentence):
+        verify(_edited(torn, edit))
+
+
+def test_fork_counts_what_it_reuses_and_what_is_new(torn: Recording) -> None:
+    same = fork(torn, preset("one-attempt"))
+    assert (same.reused, same.new) == (same.events, 0)
+    healed = fork(torn, preset("atomic"))
+    assert healed.heals
+    assert healed.reused + healed.new == healed.events
+    assert 0 < healed.reused < same.reused
+
+
+def test_fork_changes_single_fields_of_the_recorded_policy(torn: Recording) -> None:
+    changed = fork(torn, changes={"writes": "atomic"})
+    assert changed.heals
+    assert dict(changed.policies) == {"payments": "one-attempt*"}
+    with pytest.raises(PolicyError, match="did you mean writes"):
+        fork(torn, changes={"write": "atomic"})
+
+
+def test_a_simulator_that_does_not_repeat_itself_gives_an_error_and_no_verdict(
+    torn: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds: Iterator[int] = iter(range(100))
+
+    def restless(scenario: Scenario, sink: ColumnSink, seed: int) -> object:
+        return simulate(scenario.with_policy(Policy(max_attempts=1 + next(seeds))), sink, seed)
+
+    monkeypatch.setattr(replay_module, "simulate", restless)
+    with pytest.raises(NotDeterministic):
+        fork(torn, preset("naive"))
+
+
+def _history(*steps: Sequence[Any]) -> list[dict[str, Any]]:
+    """Write events by (worker, job, position)."""
+    sequence = iter(range(1_000))
+    rows = []
+    for worker, job, position in steps:
+        row = dict.fromkeys(("until", "token", "execution_id", "effect_key", "effect_index", "effect_total", "reason"))
+        row |= {"event": "write", "worker_id": worker, "job_id": job, "attempt": 1, "at": position, "outcome": "ok"}
+        row |= {"position": position, "producer_seq": next(sequence), "producer_end_seq": None, "span_id": "s"}
+        rows.append(row)
+    return rows
+
+
+def test_steps_of_different_workers_on_different_jobs_commute() -> None:
+    one = canonical(_history(("a", "x", 1), ("b", "y", 2)))
+    other = canonical(_history(("b", "y", 1), ("a", "x", 2)))
+    assert one.digest == other.digest
+    assert compare(one, other) is None
+
+
+def test_steps_on_one_job_and_steps_of_one_worker_do_not_commute() -> None:
+    same_job = _history(("a", "x", 1), ("b", "x", 2)), _history(("b", "x", 1), ("a", "x", 2))
+    same_worker = _history(("a", "x", 1), ("a", "y", 2)), _history(("a", "y", 1), ("a", "x", 2))
+    for one, other in (same_job, same_worker):
+        assert canonical(one).digest != canonical(other).digest
+        assert compare(canonical(one), canonical(other)) is not None
+
+
+def test_shared_events_are_counted_up_to_a_job_s_first_difference() -> None:
+    one = canonical(_history(("a", "x", 1), ("a", "x", 2), ("b", "y", 3)))
+    other = canonical(_history(("a", "x", 1), ("b", "x", 2), ("b", "y", 3)))
+    assert (shared(one, other), size(one)) == (2, 3)

@@ -10,7 +10,7 @@ from typing import Any
 
 from outside.servers import Shop
 
-from fencepost_analyzer.query import query
+from fencepost_analyzer.check import opened
 from fencepost_recorder import Recording
 
 FIRST = ("mail", "flaky", "broken", "unregistered", "charge")
@@ -56,8 +56,14 @@ def play(shop: Shop) -> Played:
 
 def events_of(recording: Recording, job_id: str) -> list[dict[str, Any]]:
     """The events of one job, in the order of their times."""
-    rows = query(recording, 'SELECT * FROM events ORDER BY "at", span_id').to_pylist()
-    return [row for row in rows if row["job_id"] == job_id]
+    return [row for row in all_events(recording) if row["job_id"] == job_id]
+
+
+def all_events(recording: Recording) -> list[dict[str, Any]]:
+    """Every event of a recording, in the order of their times."""
+    with opened(recording) as (connection, _):
+        rows = connection.sql('SELECT * FROM events ORDER BY "at", span_id').to_arrow_table()
+    return list(rows.to_pylist())
 
 
 def told(recording: Recording, job_id: str) -> list[tuple[str, str, str | None]]:

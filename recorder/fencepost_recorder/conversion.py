@@ -189,7 +189,10 @@ class _Conversion:
             raise ValueError("a note of unknown cause")
         if not source.imported:
             gap = Gap(**{**values, "producer": source.log.producer})
-            source.noted.append((values["first_seq"], values["last_seq"]))
+            bounds = (int(values["first_seq"]), int(values["last_seq"]))
+            if bounds in source.noted:
+                return  # told twice, when a signal handler told it at the same moment
+            source.noted.append(bounds)
         self.gaps.add(gap)
 
     def _span_frame(self, source: _Source, frame: Frame) -> None:

@@ -7,9 +7,10 @@ A log file is a header and then frames, all little-endian:
     frame   crc32 u32 (of all after it) · payload size u32 · type u8 · sequence u64 · time u64 · ref u64 · payload
 
 `sequence` counts a producer's frames from 0 without a break; a frame that could not be written still uses its
-number, so that its absence shows. `time` is when the frame was written (unix ns). `ref` is the sequence of the
-frame this one belongs to: a span's SCOPE frame, a scope's RESOURCE frame. Payloads are OTLP protobuf bytes
-(`Span`; `ScopeSpans` without spans; `ResourceSpans` without scopes) or, for NOTE and CLOSE, JSON.
+number, so that its absence shows. A frame may come a little late: a signal handler recorded while it was on its way.
+`time` is when the frame was written (unix ns). `ref` is the sequence of the frame this one belongs to: a span's SCOPE
+frame, a scope's RESOURCE frame. Payloads are OTLP protobuf bytes (`Span`; `ScopeSpans` without spans;
+`ResourceSpans` without scopes) or, for NOTE and CLOSE, JSON.
 
 The loss record lives in the header because its bytes are allocated already: a full disk can still be told there.
 
@@ -23,7 +24,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum
 from typing import BinaryIO
 
@@ -36,6 +37,7 @@ _PREAMBLE = struct.Struct("<8sHHI")
 _LOSS = struct.Struct("<QQQQQII")
 FRAME_HEAD = struct.Struct("<IBQQQ")
 _CRC_BYTES = 4
+_LATE_BREAKS = 8
 LOSS_BYTES = _LOSS.size
 FRAME_OVERHEAD_BYTES = _CRC_BYTES + FRAME_HEAD.size
 
@@ -204,12 +206,20 @@ class LogReader:
             return self._stop(Ending.TORN, "the file ends within a frame")
         if zlib.crc32(payload, zlib.crc32(head[_CRC_BYTES:])) != int.from_bytes(head[:_CRC_BYTES], "little"):
             return self._stop(Ending.CORRUPT, "a frame's checksum does not match its bytes")
-        if kind not in _TYPES or not self.next_sequence <= sequence <= MAX_SEQUENCE or time_unix_nano > MAX_SEQUENCE:
+        if kind not in _TYPES or max(sequence, time_unix_nano) > MAX_SEQUENCE or not self._is_due(sequence):
             return self._stop(Ending.CORRUPT, "a frame has an impossible type, time or sequence number")
         self.offset += len(head) + size
         return Frame(_TYPES[kind], sequence, time_unix_nano, ref, payload)
 
+    def _is_due(self, sequence: int) -> bool:
+        """Whether a number is next or later, or one that was found missing a moment ago (see `append`)."""
+        recent = self.breaks[-_LATE_BREAKS:]
+        return sequence >= self.next_sequence or any(one.first_seq <= sequence <= one.last_seq for one in recent)
+
     def _follow(self, frame: Frame) -> None:
+        if frame.sequence < self.next_sequence:
+            self.breaks = [left for one in self.breaks for left in _less(one, frame.sequence)]
+            return
         if frame.sequence > self.next_sequence:
             before = self.last_time_unix_nano
             since = before if before is not None else (self.header.started_unix_nano if self.header else 0)
@@ -258,6 +268,14 @@ class LogReader:
             self.loss_damaged = True
         else:
             self.loss = Loss(*values)
+
+
+def _less(broken: Break, sequence: int) -> list[Break]:
+    """A break without one of its numbers, which came late."""
+    if not broken.first_seq <= sequence <= broken.last_seq:
+        return [broken]
+    low, high = replace(broken, last_seq=sequence - 1), replace(broken, first_seq=sequence + 1)
+    return [one for one in (low, high) if one.first_seq <= one.last_seq]
 
 
 def _header_checksum(version: int, text: bytes) -> int:

@@ -11,7 +11,6 @@ import secrets
 import socket
 import threading
 import zlib
-from collections import deque
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -59,8 +58,6 @@ class LogWriter:
         self.path = folder / f"{self.producer}.wal"
         self.lost = 0
         self._lock = threading.RLock()
-        self._busy = False
-        self._deferred: deque[tuple[int, bytes, int]] = deque()
         self._next = 0
         self._untold: Loss | None = None
         self._fd = -1
@@ -74,22 +71,13 @@ class LogWriter:
             ) from error
 
     def append(self, kind: int, payload: bytes, ref: int = 0) -> int:
-        """Write one frame; its sequence number, or -1 when it could not be written (or not yet)."""
+        """Write one frame; its sequence number, or -1 when it could not be written."""
         with self._lock:
-            if self._busy:
-                # A signal handler interrupted this very thread within a write: the frame waits its turn.
-                self._deferred.append((kind, payload, ref))
-                return -1
-            self._busy = True
-            try:
-                if self._untold is not None:
-                    self._tell()
-                sequence = self._append(kind, payload, ref)
-                while self._deferred:
-                    self._append(*self._deferred.popleft())
-            finally:
-                self._busy = False
-            return sequence
+            # The lock keeps threads apart, not the signal handlers of this very thread: such a one may write its
+            # frame between our taking a number and our writing it. The reader puts the two back in order.
+            if self._untold is not None:
+                self._tell()
+            return self._append(kind, payload, ref)
 
     def close(self) -> None:
         """Write the CLOSE frame and let go of the file. A later append opens it again."""
@@ -182,9 +170,12 @@ class LogWriter:
         """Cut the part of a frame that a full disk let through, or every later frame would be unreadable."""
         if written > 0:
             try:
-                os.ftruncate(self._fd, self._size)
+                if os.fstat(self._fd).st_size == self._size + written:
+                    os.ftruncate(self._fd, self._size)
+                    return
             except OSError:
-                self._size += written
+                pass
+            self._size += written
 
     def _settle(self, sequence: int, now: int, size: int) -> None:
         try:
@@ -212,7 +203,8 @@ class LogWriter:
     def _tell(self) -> None:
         """Put the untold loss into a NOTE frame, so that it is a gap with exact bounds; then clear the record."""
         loss = self._untold
-        assert loss is not None
+        if loss is None:
+            return
         note = json.dumps(
             {
                 "cause": "write_failed",

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from fencepost_recorder import Recording, RecordingSpanProcessor, begin, seal
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import Tracer
+
+from fencepost_recorder import Recording, RecordingSpanProcessor, begin, seal
 
 
 @dataclass

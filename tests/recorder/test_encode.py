@@ -6,8 +6,6 @@ import math
 from typing import Any
 
 import pytest
-from fencepost_recorder.encode import MAX_VALUE_BYTES, any_value, encode_resource, encode_scope, encode_span
-from fencepost_recorder.rows import attributes_of
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
@@ -19,6 +17,9 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, TraceFlags, TraceState
 from opentelemetry.trace.status import Status, StatusCode
+
+from fencepost_recorder.encode import MAX_VALUE_BYTES, any_value, encode_resource, encode_scope, encode_span
+from fencepost_recorder.rows import attributes_of
 
 CONTEXT = SpanContext(0xABC, 0xDEF, False, TraceFlags(1), TraceState([("k", "v"), ("l", "w")]))
 REMOTE = SpanContext(0xABC, 0x123, True, TraceFlags(0))

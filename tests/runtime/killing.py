@@ -1,0 +1,99 @@
+"""Kill processes at random moments of their work on a SQLite queue, and compare what they were told with what is there.
+
+`killing.py DATABASE SECONDS SEED` prints one JSON object: rounds, kills, answers, and every contradiction found. It
+has no threads, so that it can fork, which makes a round cost milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sqlite3
+import sys
+import time
+from pathlib import Path
+
+from contender import work
+
+from fencepost_runtime.operations import Effect, Enqueue, Job
+from fencepost_runtime.sqlite import SqliteBackend
+
+JOBS_A_ROUND = 40
+
+
+def supply(database: Path, number: int) -> None:
+    backend = SqliteBackend(database)
+    for count in range(JOBS_A_ROUND):
+        name = f"{number}-{count}"
+        effects = (Effect(f"{name}/debit", "customer", -1), Effect(f"{name}/credit", "merchant", 1))
+        backend.apply(Enqueue(Job(name, "q", "work", effects)), time.time_ns)
+    backend.close()
+
+
+def killed_at_random(database: Path, draw: random.Random) -> tuple[list[str], bool]:
+    """Let one process work and kill it; answers the lines that it said, and whether it was still at work."""
+    hear, say = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(hear)
+        work(database, say)
+        os._exit(0)
+    os.close(say)
+    heard = os.read(hear, 65_536)  # It is ready: the moment is drawn within its work, not its start.
+    time.sleep(draw.random() * 0.02)
+    os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    while more := os.read(hear, 65_536):
+        heard += more
+    os.close(hear)
+    return heard.decode().splitlines(), os.WIFSIGNALED(status)
+
+
+def contradictions(database: Path, lines: list[str]) -> list[str]:
+    """What a killed process was told but is not there, and what is there by half."""
+    connection = sqlite3.connect(database)
+    rows = {row[0]: row[1:] for row in connection.execute("SELECT id, state, token, attempts FROM jobs")}
+    written = dict(connection.execute("SELECT job_id, count(*) FROM effects GROUP BY job_id"))
+    (positions,) = connection.execute("SELECT value FROM counters WHERE name = 'position'").fetchone()
+    (tokens,) = connection.execute("SELECT coalesce(max(value), 0) FROM counters WHERE name = 'token/q'").fetchone()
+    (newest,) = connection.execute("SELECT max(token) FROM jobs").fetchone()
+    (attempts,) = connection.execute("SELECT sum(attempts) FROM jobs").fetchone()
+    (damage,) = connection.execute("PRAGMA integrity_check").fetchone()
+    connection.close()
+    wrong = [] if damage == "ok" else [damage]
+    for line in lines:
+        match line.split():
+            case ["leased", job, token, position]:
+                if rows[job][1] < int(token) or positions < int(position):
+                    wrong.append(f"forgotten: {line}")
+            case ["retried", job, token]:
+                if rows[job][:2] == ("leased", int(token)):
+                    wrong.append(f"forgotten: {line}")
+            case ["done", job, _]:
+                if rows[job][0] != "done":
+                    wrong.append(f"forgotten: {line}")
+    for job, (state, _, _) in rows.items():
+        if written.get(job, 0) != (2 if state == "done" else 0):
+            wrong.append(f"half applied: {job} is {state} with {written.get(job, 0)} effects")
+    if not newest <= tokens == attempts:
+        wrong.append(f"tokens {tokens}, newest {newest}, attempts {attempts}")
+    return wrong
+
+
+def main(database: Path, seconds: float, seed: int) -> None:
+    draw = random.Random(seed)
+    deadline = time.monotonic() + seconds
+    rounds = kills = answers = 0
+    wrong: list[str] = []
+    while time.monotonic() < deadline and not wrong:
+        supply(database, rounds)
+        lines, killed = killed_at_random(database, draw)
+        rounds, kills, answers = rounds + 1, kills + killed, answers + len(lines) - 1
+        wrong = contradictions(database, lines)
+    sys.stdout.write(json.dumps({"rounds": rounds, "kills": kills, "answers": answers, "wrong": wrong}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]))

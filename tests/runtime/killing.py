@@ -1,7 +1,7 @@
 """Kill processes at random moments of their work on a SQLite queue, and compare what they were told with what is there.
 
-`killing.py DATABASE SECONDS SEED` prints one JSON object: rounds, kills, answers, and every contradiction found. It
-has no threads, so that it can fork, which makes a round cost milliseconds.
+`killing.py DATABASE ROUNDS SECONDS SEED` prints one JSON object: rounds, kills, answers, and every contradiction found;
+it ends after so many rounds or seconds. It has no threads, so that it can fork: a round costs milliseconds.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def killed_at_random(database: Path, draw: random.Random) -> tuple[list[str], bo
         os._exit(0)
     os.close(say)
     heard = os.read(hear, 65_536)  # It is ready: the moment is drawn within its work, not its start.
-    time.sleep(draw.random() * 0.02)
+    time.sleep(draw.random() * 0.01)
     os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
     while more := os.read(hear, 65_536):
@@ -82,12 +82,12 @@ def contradictions(database: Path, lines: list[str]) -> list[str]:
     return wrong
 
 
-def main(database: Path, seconds: float, seed: int) -> None:
+def main(database: Path, most: int, seconds: float, seed: int) -> None:
     draw = random.Random(seed)
     deadline = time.monotonic() + seconds
     rounds = kills = answers = 0
     wrong: list[str] = []
-    while time.monotonic() < deadline and not wrong:
+    while rounds < most and time.monotonic() < deadline and not wrong:
         supply(database, rounds)
         lines, killed = killed_at_random(database, draw)
         rounds, kills, answers = rounds + 1, kills + killed, answers + len(lines) - 1
@@ -96,4 +96,4 @@ def main(database: Path, seconds: float, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]))

@@ -25,7 +25,6 @@ from fencepost_runtime.operations import (
 QUEUES = ("q", "other")
 JOBS = ("a", "b", "c", "d", "ghost")
 KEYS = effects("k/x", "k/y", "l/x")
-KINDS = (Enqueue, Lease, Lease, Lease, Renew, Write, WriteAll, Settle, Retry, Expired, Reclaim, Inventory)
 
 
 def random_operations(draw: random.Random, count: int) -> Iterator[tuple[Operation, int]]:
@@ -35,25 +34,24 @@ def random_operations(draw: random.Random, count: int) -> Iterator[tuple[Operati
 
 
 def _operation(draw: random.Random, number: int) -> Operation:
-    kind = draw.choice(KINDS)
     queue, job, token = draw.choice(QUEUES), draw.choice(JOBS), draw.randint(0, 2 + number // 12)
-    first, second = draw.random() < 0.5, draw.random() < 0.5
-    if kind is Enqueue:
-        # New names keep the queues supplied for as long as the sequence lasts.
-        name = draw.choice(JOBS[:-1]) if first else f"job-{number}"
-        return Enqueue(Job(name, queue, "work", tuple(draw.sample(KEYS, draw.randint(0, 3)))))
-    if kind is Lease:
-        return Lease(queue, "w", draw.choice((1, 10, 100)))
-    if kind is Renew:
-        return Renew(job, token, draw.choice((1, 10)))
-    if kind is Write:
-        return Write(job, draw.choice(KEYS), token, first, second)
-    if kind is WriteAll:
-        return WriteAll(job, tuple(draw.choices(KEYS, k=draw.randint(0, 3))), token, first, second, draw.random() < 0.5)
-    if kind is Settle:
-        return Settle(job, token, draw.choice(("ack", "dead_letter")), first)
-    if kind is Retry:
-        return Retry(job, token, draw.choice((0, 10)), draw.randint(1, 4), first)
-    if kind is Reclaim:
-        return Reclaim(job, token, first, draw.randint(1, 4))
-    return Expired(queue) if kind is Expired else Inventory(queue)
+    # New names keep the queues supplied for as long as the sequence lasts.
+    name = draw.choice((*JOBS[:-1], f"job-{number}", f"job-{number}"))
+    return draw.choice(
+        (
+            Enqueue(Job(name, queue, "work", tuple(draw.sample(KEYS, draw.randint(0, 3))))),
+            *[Lease(queue, "w", draw.choice((1, 10, 100)))] * 3,
+            Renew(job, token, draw.choice((1, 10))),
+            Write(job, draw.choice(KEYS), token, _yes(draw), _yes(draw)),
+            WriteAll(job, tuple(draw.choices(KEYS, k=draw.randint(0, 3))), token, _yes(draw), _yes(draw), _yes(draw)),
+            Settle(job, token, draw.choice(("ack", "dead_letter")), _yes(draw)),
+            Retry(job, token, draw.choice((0, 10)), draw.randint(1, 4), _yes(draw)),
+            Reclaim(job, token, _yes(draw), draw.randint(1, 4)),
+            Expired(queue),
+            Inventory(queue),
+        )
+    )
+
+
+def _yes(draw: random.Random) -> bool:
+    return draw.random() < 0.5

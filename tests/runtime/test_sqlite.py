@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -52,24 +53,28 @@ def _contend(database: Path, processes: int) -> list[str]:
     return [line for line in lines if " " in line]
 
 
-def test_nothing_told_is_lost_and_nothing_is_applied_by_half(tmp_path: Path) -> None:
+def test_nothing_told_is_lost_and_nothing_is_applied_by_half() -> None:
     """Processes killed at random moments of their transactions leave all that was answered, and nothing by half."""
-    _kill_for(3, seed=1, directory=tmp_path)
+    _kill(60, seconds=10, seed=1)
 
 
 @pytest.mark.campaign
 @pytest.mark.parametrize("seed", range(4))
-def test_nothing_is_lost_in_a_minute_of_killing(tmp_path: Path, seed: int) -> None:
+def test_nothing_is_lost_in_a_minute_of_killing(seed: int) -> None:
     """The same for a minute and other seeds."""
-    _kill_for(60, seed, tmp_path)
+    _kill(1_000_000, seconds=60, seed=seed)
 
 
-def _kill_for(seconds: float, seed: int, directory: Path) -> None:
-    command = [sys.executable, str(HERE / "killing.py"), str(directory / "queue.sqlite"), str(seconds), str(seed)]
-    result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+def _kill(rounds: int, seconds: float, seed: int) -> None:
+    # The death of a process is the same on every disk: in memory there are more of them in the time.
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as directory:
+        command = [sys.executable, HERE / "killing.py", Path(directory, "queue.sqlite"), rounds, seconds, seed]
+        done = subprocess.run([str(word) for word in command], check=True, capture_output=True, text=True)
+    result = json.loads(done.stdout)
     assert result["wrong"] == [], f"seed {seed}: {result}"
-    assert result["kills"] > 10, result
-    assert result["answers"] > 100, result
+    assert result["kills"] >= 5, result
+    assert result["answers"] > 50, result
 
 
 def test_a_refused_step_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from fencepost_runtime.operations import Backend
 from fencepost_runtime.sqlite import SqliteBackend
 
 BACKENDS: dict[str, Callable[[Path], Backend]] = {
-    "memory": lambda directory: MemoryBackend(),
+    "memory": lambda _: MemoryBackend(),
     "sqlite": lambda directory: SqliteBackend(directory / "queue.sqlite"),
 }
 

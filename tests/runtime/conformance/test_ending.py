@@ -146,7 +146,7 @@ def test_a_retry_by_token_of_a_former_holder_is_refused(desk: Desk) -> None:
 
 
 def test_a_scan_finds_nothing_before_its_time(desk: Desk) -> None:
-    """A lease is expired from the very moment that it ends on, not a nanosecond before; finding none takes no position."""
+    """A lease is expired from the very moment that it ends on, not before; finding none takes no position."""
     desk.enqueue("a")
     leased = desk.lease()
     desk.clock.now = leased.expires_at - 1

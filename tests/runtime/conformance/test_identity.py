@@ -98,7 +98,7 @@ def test_a_job_that_is_not_there_is_an_error(desk: Desk, operation: Operation) -
 
 
 def test_positions_are_unbroken_and_tokens_rise(backend: Backend) -> None:
-    """Over a thousand random operations every position is given out once, in order, and each queue's tokens count up."""
+    """Over a thousand random operations every position is given out once, in order, and queues' tokens count up."""
     desk = Desk(backend)
     positions: list[int] = []
     tokens: dict[str, list[int]] = {}

@@ -43,7 +43,7 @@ def test_the_longest_available_goes_first(desk: Desk) -> None:
 
 
 def test_nothing_is_leased_before_it_is_available(desk: Desk) -> None:
-    """A job given back with a delay can be leased at the very moment that the delay ends, and not a nanosecond before."""
+    """A job given back with a delay can be leased from the very moment that the delay ends, and not before."""
     desk.enqueue("a")
     desk.retry(desk.lease(), delay_ns=50)
     desk.clock.pass_ns(49)

@@ -28,6 +28,18 @@ class MemoryBackend:
     def close(self) -> None:
         """Nothing to release."""
 
+    def next_changes(self, now: int) -> list[int]:
+        """The moments at which time alone makes a difference: a job becomes available, a lease runs out."""
+        moments = []
+        for row in self._rows.values():
+            if row.state == "ready":
+                moments.append(max(now, row.available_at))
+            elif row.state == "leased" and row.expires_at > now:
+                moments.append(row.expires_at)
+            elif row.state == "leased":
+                moments.append(now)
+        return moments
+
     def count(self, counter: str) -> int:
         value = self._counters.get(counter, 0) + 1
         self._counters[counter] = value

@@ -153,6 +153,8 @@ class _Free(_World):
         while actor := min((a for a in self.actors if a.alive), key=lambda a: a.wake_at, default=None):
             if actor.wake_at > self.horizon:
                 break
+            if self.skips_vain_polls(actor):
+                continue
             self.now = max(self.now, actor.wake_at)
             try:
                 self.act(actor)
@@ -160,6 +162,18 @@ class _Free(_World):
                 self.crash(actor)
         self.close()
         return self.take_stock()
+
+    def skips_vain_polls(self, actor: _Actor) -> bool:
+        """Let an idle actor's next poll be the first that can find something: polls in vain change nothing."""
+        if not actor.idle or actor.paused is not None or self.over:
+            return False
+        busy = [a.wake_at for a in self.actors if a.alive and not a.idle]
+        change = min([*busy, *self.backend.next_changes(self.now)], default=None)
+        if change is None or change <= actor.wake_at:
+            return False
+        poll_ns = self.scenario.poll_ms * MS
+        actor.wake_at += -(-(change - actor.wake_at) // poll_ns) * poll_ns
+        return True
 
     def act(self, actor: _Actor) -> None:
         if actor.paused is not None:

@@ -67,7 +67,7 @@ def check(recording: Recording, *, extra: Sequence[Path] = (), mappings: Sequenc
     `extra` and `mappings` are directories of the user's own invariants and mappings. Raises AnalyzerError for
     files that do not follow the rules; a recording that cannot be judged is a verdict, not an error."""
     chosen = invariants.load(extra)
-    with opened(recording, mappings=mappings) as (connection, unmapped):
+    with opened(recording, mappings=mappings, keep=True) as (connection, unmapped):
         return _report(_evidence(connection, chosen, MAX_WITNESSES), unmapped)
 
 
@@ -106,13 +106,14 @@ def opened(
     mappings: Sequence[Path] = (),
     memory_limit: str | None = None,
     threads: int | None = None,
+    keep: bool = False,
 ) -> Iterator[tuple[duckdb.DuckDBPyConnection, tuple[str, ...]]]:
     """A locked connection with `spans`, `gaps`, `events` and the views, and the scopes that no mapping knows."""
     chosen = load_mappings(mappings)
     tables = {"spans": recording.spans(), "gaps": conform(recording.gaps(), GAPS, "gaps")}
     with database(tables, memory_limit=memory_limit, threads=threads) as connection:
         unmapped = map_spans(connection, chosen)
-        create_views(connection)
+        create_views(connection, keep=keep)
         yield connection, unmapped
 
 
@@ -123,7 +124,7 @@ def _judging(events: pa.Table, gaps: pa.Table | None) -> Iterator[duckdb.DuckDBP
         load(connection, "gaps", gaps)
         tidy_events(connection, conform(events, EVENTS, "events"))
         lock(connection)
-        create_views(connection)
+        create_views(connection, keep=True)
         yield connection
 
 

@@ -73,13 +73,18 @@ VIEWS = (
     "undone",
     "steps",
     "effects",
-    "runs",
-    "takeovers",
     "jobs",
+    "suspects",
+    "suspect_runs",
+    "takeovers",
     "endings",
     "inventories",
     "held",
     "holdings",
+)
+# Those that many invariants read and that are small or dear to compute: worth keeping when all of them are judged.
+_KEPT = frozenset(
+    ("horizon", "undone", "effects", "jobs", "suspect_runs", "takeovers", "endings", "inventories", "held", "holdings")
 )
 
 _LOCKS = (
@@ -131,11 +136,13 @@ def lock(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(statement)
 
 
-def create_views(connection: duckdb.DuckDBPyConnection) -> None:
-    """Creates the views of views/*.sql over `events`, in order; `events` must exist."""
+def create_views(connection: duckdb.DuckDBPyConnection, *, keep: bool = False) -> None:
+    """Creates the views of views/*.sql over `events`, in order; `events` must exist. With `keep` the dear ones become
+    tables, computed once: for a connection on which all invariants will run."""
     connection.execute(resource("views/macros.sql"))
     for name in VIEWS:
-        connection.execute(f'CREATE VIEW "{name}" AS {resource(f"views/{name}.sql")}')
+        kind = "TABLE" if keep and name in _KEPT else "VIEW"
+        connection.execute(f'CREATE {kind} "{name}" AS {resource(f"views/{name}.sql")}')
 
 
 def tidy_events(connection: duckdb.DuckDBPyConnection, source: pa.Table | str) -> None:

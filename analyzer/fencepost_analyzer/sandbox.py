@@ -100,8 +100,9 @@ def _select(connection: duckdb.DuckDBPyConnection, sql: str, limit_rows: int) ->
     kind = statements[0].type
     if kind not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
         raise AnalyzerError(f"A query only reads: {kind.name} is not allowed, only SELECT is.")
-    reader = connection.execute(statements[0]).to_arrow_reader(min(limit_rows + 1, 10_000))
-    batches, rows = [], 0
+    reader: pa.RecordBatchReader = connection.execute(statements[0]).to_arrow_reader(min(limit_rows + 1, 10_000))
+    batches: list[pa.RecordBatch] = []
+    rows = 0
     for batch in reader:
         batches.append(batch)
         rows += batch.num_rows

@@ -6,18 +6,12 @@
 -- needs: write, write.effect_key
 -- claim: Every effect key is applied at most once. Running a job twice is no violation, applying its effect twice is.
 WITH keys AS (
-    SELECT
-        schedule,
-        effect_key,
-        count(*) FILTER (happened) AS applied,
-        count(*) FILTER (happened IS NULL) AS unanswered
-    FROM steps
-    WHERE event = 'write'
-        AND effect_key IS NOT NULL
+    SELECT schedule, effect_key, sum(times) AS applied, sum(unanswered) AS unanswered
+    FROM effects
     GROUP BY schedule, effect_key
     HAVING applied > 1
         -- A store that refused one write of this key as a duplicate does not apply another.
-        OR (applied + unanswered > 1 AND NOT coalesce(bool_or(reason = 'duplicate'), FALSE))
+        OR (applied + sum(effects.unanswered) > 1 AND NOT bool_or(guarded))
 ),
 suspects AS (
     SELECT

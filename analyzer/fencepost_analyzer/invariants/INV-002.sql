@@ -7,9 +7,9 @@
 -- claim: Executions of one job never overlap. An execution lasts from its start to its end, its accepted settlement or
 --   its worker's crash, whichever is first; while its worker is stopped it executes nothing.
 WITH contested AS (
-    SELECT *
-    FROM runs
-    SEMI JOIN (SELECT schedule, job_id FROM runs GROUP BY ALL HAVING count(*) > 1) USING (schedule, job_id)
+    SELECT suspect_runs.*
+    FROM suspect_runs
+    SEMI JOIN (FROM jobs WHERE runs > 1) USING (schedule, job_id)
 ),
 signals AS (
     SELECT schedule, worker_id, event, "at" FROM events WHERE event IN ('pause', 'resume')

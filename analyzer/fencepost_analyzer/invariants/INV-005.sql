@@ -11,20 +11,12 @@ WITH unfinished AS (
     JOIN (
         SELECT schedule, job_id, arg_min(moment, "at") AS moment, min("at") AS at, arg_min(span_id, "at") AS span_id
         FROM moments
+        SEMI JOIN (FROM jobs WHERE NOT completed) USING (schedule, job_id)
         WHERE event = 'enqueue'
             AND outcome = 'ok'
         GROUP BY schedule, job_id
     ) AS enqueue USING (schedule, job_id)
     WHERE NOT jobs.completed
-),
-written AS (
-    SELECT
-        schedule, job_id,
-        count(*) FILTER (applied) AS applied,
-        count(*) FILTER (applied IS NULL) AS unanswered
-    FROM effects
-    SEMI JOIN unfinished USING (schedule, job_id)
-    GROUP BY schedule, job_id
 ),
 attempted AS (
     SELECT
@@ -35,7 +27,7 @@ attempted AS (
         arg_max(actor(worker_id, attempt), "at") AS actor,
         arg_max(crashed_at IS NOT NULL, "at") AS crashed,
         arg_max(span_id, "at") AS span_id
-    FROM runs
+    FROM suspect_runs
     SEMI JOIN unfinished USING (schedule, job_id)
     GROUP BY schedule, job_id
 ),
@@ -51,6 +43,7 @@ settled AS (
 leased AS (
     SELECT schedule, job_id, max(until) AS until
     FROM events
+    SEMI JOIN unfinished USING (schedule, job_id)
     WHERE event IN ('lease', 'renew')
         AND outcome = 'ok'
     GROUP BY schedule, job_id
@@ -70,7 +63,7 @@ judged AS (
                 THEN 'no inventory taken after its early acknowledgement says whether the queue still holds it'
             WHEN settled.job_id IS NOT NULL
                 THEN 'its settlement got no answer, so it may have been completed'
-            WHEN written.applied + written.unanswered >= unfinished.effect_total
+            WHEN unfinished.applied + unfinished.unanswered >= unfinished.effect_total
                 THEN 'the writes that got no answer may have completed it'
             WHEN attempted.untold
                 THEN 'an execution ended without telling how'
@@ -82,11 +75,10 @@ judged AS (
         holdings.moment IS NULL AS uncounted
     FROM unfinished
     LEFT JOIN holdings USING (schedule, job_id)
-    LEFT JOIN written USING (schedule, job_id)
     LEFT JOIN attempted USING (schedule, job_id)
     LEFT JOIN settled USING (schedule, job_id)
     LEFT JOIN leased USING (schedule, job_id)
-    WHERE coalesce(written.applied < unfinished.effect_total, TRUE)
+    WHERE coalesce(unfinished.applied < unfinished.effect_total, TRUE)
         AND (holdings.state IS NULL OR (holdings.ended AND holdings.after_ending IS DISTINCT FROM TRUE))
 )
 SELECT

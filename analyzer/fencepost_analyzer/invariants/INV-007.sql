@@ -5,35 +5,43 @@
 -- polarity: -
 -- needs: enqueue.effect_total, write, write.effect_key
 -- claim: Once a job is at rest, either none of its declared effects is applied or all of them are.
-WITH written AS (
-    SELECT
-        schedule, job_id,
-        count(*) FILTER (applied) AS applied,
-        count(*) FILTER (applied IS NULL) AS unanswered,
-        min("at") AS at,
-        list(effect_key ORDER BY effect_key) FILTER (applied) AS keys,
-        list_slice(flatten(list(span_ids ORDER BY "at")), 1, 20) AS span_ids
-    FROM effects
-    WHERE applied IS DISTINCT FROM FALSE
-    GROUP BY schedule, job_id
-),
-partial AS (
-    SELECT written.*, jobs.effect_total
-    FROM written
-    JOIN jobs USING (schedule, job_id)
-    WHERE coalesce(written.applied < jobs.effect_total, TRUE)
+WITH partial AS (
+    SELECT *
+    FROM jobs
+    WHERE applied + unanswered > 0
+        AND coalesce(applied < effect_total, TRUE)
         -- One effect, whatever became of it, is not a part of anything.
-        AND coalesce(jobs.effect_total > 1, TRUE)
+        AND coalesce(effect_total > 1, TRUE)
+),
+written AS (
+    SELECT
+        steps.schedule,
+        steps.job_id,
+        min(steps."at") AS "at",
+        list(DISTINCT steps.effect_key ORDER BY steps.effect_key) FILTER (effects.applied) AS keys,
+        list_slice(list(steps.span_id ORDER BY steps."at", steps.span_id), 1, 20) AS span_ids
+    FROM steps
+    SEMI JOIN partial USING (schedule, job_id)
+    JOIN effects
+        ON steps.schedule = effects.schedule
+        AND steps.job_id = effects.job_id
+        AND steps.effect_key = effects.effect_key
+    WHERE steps.event = 'write'
+        AND effects.applied IS DISTINCT FROM FALSE
+    GROUP BY steps.schedule, steps.job_id
 ),
 running AS (
     SELECT schedule, job_id, bool_or(ended IS NULL) AS running
-    FROM runs
+    FROM suspect_runs
     SEMI JOIN partial USING (schedule, job_id)
     GROUP BY schedule, job_id
 ),
 judged AS (
     SELECT
         partial.*,
+        written."at",
+        written.keys,
+        written.span_ids,
         holdings.span_id AS inventory_span_id,
         CASE
             WHEN partial.effect_total IS NULL
@@ -49,6 +57,7 @@ judged AS (
         END AS doubt,
         endings.moment IS NULL AND holdings.moment IS NULL AS uncounted
     FROM partial
+    JOIN written USING (schedule, job_id)
     LEFT JOIN running USING (schedule, job_id)
     LEFT JOIN holdings
         ON partial.schedule = holdings.schedule
@@ -64,7 +73,8 @@ SELECT
     span_ids,
     CASE WHEN doubt IS NULL THEN 'violated' ELSE 'unknown' END AS verdict,
     CASE WHEN uncounted THEN 'inventory' END AS missing,
-    "at" AS absent_since,
+    -- The missing writes may have come before those that were seen: any time since the job began.
+    enqueued_at AS absent_since,
     CASE
         WHEN doubt IS NULL THEN printf('Job %s is half done for good: %d of its %d effects applied (%s), and the queue will not run it again.',
             job_id, applied, effect_total, list_aggregate(list_slice(keys, 1, 5), 'string_agg', ', '))

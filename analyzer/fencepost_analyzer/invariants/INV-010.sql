@@ -12,59 +12,67 @@ WITH renewed AS (
         AND outcome = 'ok'
     GROUP BY schedule, execution_id
 ),
+due AS (
+    SELECT
+        lease.*,
+        horizon.ended AS horizon,
+        greatest(lease.until, renewed.until) AS expires_at,
+        greatest(lease.until, renewed.until) + greatest(lease.until - lease."at", 5_000_000_000) AS due_at
+    FROM leases AS lease
+    JOIN horizon USING (schedule)
+    LEFT JOIN renewed USING (schedule, execution_id)
+    WHERE horizon.ended > due_at
+),
+late AS (
+    SELECT due.*
+    FROM due
+    ANTI JOIN events AS release
+        ON due.schedule = release.schedule
+        AND due.execution_id = release.execution_id
+        AND release.event IN ('ack', 'fail', 'dead_letter', 'retry', 'reclaim')
+        AND release.outcome = 'ok'
+        AND release."at" <= due.due_at
+),
 released AS (
     SELECT
         schedule, execution_id,
         arg_min(moment, "at") FILTER (happened) AS moment,
         bool_or(happened IS NULL) AS unanswered
     FROM steps
+    SEMI JOIN late USING (schedule, execution_id)
     WHERE event IN ('ack', 'fail', 'dead_letter', 'retry', 'reclaim')
     GROUP BY schedule, execution_id
 ),
-due AS (
-    SELECT
-        lease.*,
-        released.moment AS released,
-        coalesce(released.unanswered, FALSE) AS unanswered,
-        greatest(lease.until, renewed.until) AS expires_at,
-        greatest(lease.until, renewed.until) + greatest(lease.until - lease.at, 5_000_000_000) AS due_at
-    FROM leases AS lease
-    LEFT JOIN renewed USING (schedule, execution_id)
-    LEFT JOIN released USING (schedule, execution_id)
-),
-late AS (
-    SELECT due.*, horizon.ended AS horizon
-    FROM due
-    JOIN horizon USING (schedule)
-    WHERE horizon.ended > due.due_at
-        AND coalesce((due.released).at > due.due_at, TRUE)
-),
-next AS (
-    -- A newer lease of the job ends this one, whoever took it back.
-    SELECT late.schedule, late.span_id, arg_min(rival.moment, rival.at) AS moment
+ended_by_others AS (
+    -- A newer lease of the job ends this one, whoever took it back; so does whatever another execution settled.
+    SELECT late.schedule, late.span_id, arg_min(other.moment, other."at") AS moment
     FROM late
-    JOIN leases AS rival
-        ON late.schedule = rival.schedule
-        AND late.job_id = rival.job_id
-        AND late.span_id <> rival.span_id
-        AND coalesce(late.token < rival.token, late.at < rival.at)
+    JOIN moments AS other
+        ON late.schedule = other.schedule
+        AND late.job_id = other.job_id
+        AND late.execution_id IS DISTINCT FROM other.execution_id
+    WHERE other.outcome = 'ok'
+        AND other.event IN ('lease', 'ack', 'fail', 'dead_letter', 'retry', 'reclaim')
+        AND precedes(late.moment, other.moment)
     GROUP BY late.schedule, late.span_id
 ),
 ends AS (
     SELECT
         late.*,
-        coalesce(late.released, next.moment) AS ended,
+        coalesce(released.moment, ended_by_others.moment) AS ended,
+        coalesce(released.unanswered, FALSE) AS unanswered,
         holdings.state,
         holdings.at > late.due_at AS counted,
         holdings.span_id AS inventory_span_id
     FROM late
-    LEFT JOIN next
-        ON late.schedule = next.schedule
-        AND late.span_id = next.span_id
+    LEFT JOIN released USING (schedule, execution_id)
+    LEFT JOIN ended_by_others
+        ON late.schedule = ended_by_others.schedule
+        AND late.span_id = ended_by_others.span_id
     LEFT JOIN holdings
         ON late.schedule = holdings.schedule
         AND late.job_id = holdings.job_id
-    WHERE coalesce((next.moment).at > late.due_at, TRUE)
+    WHERE coalesce((ended_by_others.moment).at > late.due_at, TRUE)
 ),
 judged AS (
     SELECT
@@ -76,7 +84,7 @@ judged AS (
                 THEN 'its settlement got no answer'
             WHEN ended IS NULL AND counted AND state IS DISTINCT FROM 'leased'
                 THEN 'the queue let go of it at some time that was not recorded'
-            WHEN (ended).position IS NULL AND (ended).host IS DISTINCT FROM host
+            WHEN ended IS NOT NULL AND (ended).position IS NULL AND (ended).host IS DISTINCT FROM host
                 THEN 'it was ended late by the clock of another host'
         END AS doubt
     FROM ends

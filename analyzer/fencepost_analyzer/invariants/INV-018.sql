@@ -6,23 +6,32 @@
 -- needs: enqueue, lease | run
 -- claim: No job is leased or run before it was enqueued, none comes from nowhere, no write is applied outside an
 --   execution, and a job's tokens and attempts increase from lease to lease.
-WITH enqueued AS (
-    SELECT schedule, job_id, arg_min(moment, "at") AS moment, min("at") AS at, arg_min(span_id, "at") AS span_id
+WITH
+-- Too early by some measure; which measure is to be trusted is decided below.
+early AS (
+    SELECT schedule, job_id
+    FROM jobs
+    WHERE begun_at <= enqueued_at
+        OR begun_position < enqueue_position
+        OR (begun_at IS NOT NULL AND enqueued_at IS NULL)
+),
+enqueued AS (
+    SELECT schedule, job_id, arg_min(moment, "at") AS moment, min("at") AS "at", arg_min(span_id, "at") AS span_id
     FROM moments
+    SEMI JOIN early USING (schedule, job_id)
     WHERE event = 'enqueue'
-        AND job_id IS NOT NULL
     GROUP BY schedule, job_id
 ),
 begun AS (
     SELECT
         schedule, job_id,
         arg_min(moment, "at") AS moment,
-        min("at") AS at,
+        min("at") AS "at",
         arg_min(span_id, "at") AS span_id,
         arg_min(CASE event WHEN 'lease' THEN 'leased by ' ELSE 'run by ' END || actor(worker_id, attempt), "at") AS what
     FROM moments
+    SEMI JOIN early USING (schedule, job_id)
     WHERE event IN ('lease', 'run')
-        AND job_id IS NOT NULL
     GROUP BY schedule, job_id
 ),
 -- A recording covers a schedule from its first step if the queue's own numbering begins in it.
@@ -64,24 +73,21 @@ from_nowhere AS (
     ANTI JOIN enqueued USING (schedule, job_id)
     JOIN covered USING (schedule)
 ),
-executions AS (
-    SELECT schedule, job_id, execution_id
-    FROM events
-    WHERE event IN ('lease', 'run')
-        AND job_id IS NOT NULL
-    GROUP BY schedule, job_id, execution_id
-),
 stray_writes AS (
     SELECT write.*
     FROM steps AS write
-    LEFT JOIN executions
-        ON write.schedule = executions.schedule
-        AND write.job_id = executions.job_id
-        AND coalesce(write.execution_id = executions.execution_id, TRUE)
+    ANTI JOIN events AS execution
+        ON write.schedule = execution.schedule
+        AND write.execution_id = execution.execution_id
+        AND execution.event IN ('lease', 'run')
+    -- A write that does not say which execution it belongs to may belong to any of its job's.
+    ANTI JOIN (FROM jobs WHERE begun_at IS NOT NULL) AS begun_job
+        ON write.schedule = begun_job.schedule
+        AND write.job_id = begun_job.job_id
+        AND write.execution_id IS NULL
     WHERE write.event = 'write'
         AND write.happened IS DISTINCT FROM FALSE
         AND write.job_id IS NOT NULL
-        AND executions.job_id IS NULL
 ),
 outside_execution AS (
     SELECT
@@ -119,7 +125,7 @@ before_lease AS (
 granted AS (
     SELECT schedule, job_id, token, attempt, worker_id, moment, "at", span_id
     FROM leases
-    SEMI JOIN (SELECT schedule, job_id FROM leases GROUP BY ALL HAVING count(*) > 1) USING (schedule, job_id)
+    SEMI JOIN (FROM jobs WHERE jobs.leases > 1) USING (schedule, job_id)
 ),
 backwards AS (
     SELECT

@@ -1,16 +1,18 @@
--- One row an effect key of a job. `applied`: TRUE = it took effect at least once, NULL = nobody knows. A write that
--- the store refused as a duplicate proves that the effect had been applied before.
+-- One row an effect key of a job. `times` it was applied for sure, `unanswered` writes that may have been. `applied`:
+-- TRUE = it took effect, NULL = nobody knows. A write that the store refused as a duplicate proves that the effect
+-- had been applied before (`guarded`).
 SELECT
     schedule,
     job_id,
     effect_key,
+    count(*) FILTER (happened) AS times,
+    count(*) FILTER (happened IS NULL) AS unanswered,
+    coalesce(bool_or(reason = 'duplicate'), FALSE) AS guarded,
     CASE
-        WHEN bool_or(happened OR reason = 'duplicate') THEN TRUE
-        WHEN bool_or(happened IS NULL) THEN NULL
+        WHEN times > 0 OR guarded THEN TRUE
+        WHEN unanswered > 0 THEN NULL
         ELSE FALSE
-    END AS applied,
-    min("at") AS at,
-    list(span_id ORDER BY "at", span_id) FILTER (happened IS DISTINCT FROM FALSE) AS span_ids
+    END AS applied
 FROM steps
 WHERE event = 'write'
     AND effect_key IS NOT NULL

@@ -3,9 +3,8 @@
 -- which the two leases were granted.
 WITH contested AS (
     SELECT schedule, job_id
-    FROM leases
-    GROUP BY schedule, job_id
-    HAVING count(*) > 1
+    FROM jobs
+    WHERE leases > 1
 ),
 rivals AS (
     SELECT leases.*

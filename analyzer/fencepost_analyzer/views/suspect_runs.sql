@@ -1,8 +1,14 @@
--- Executions. `ended` = the earliest of its own end, its accepted settlement (unless acknowledged before the work)
--- and its worker's crash; NULL = it never ended, as far as is known. `granted` and `settled` are queue positions.
-WITH settled AS (
-    SELECT schedule, execution_id, min("at") AS at, min(position) AS position
-    FROM events
+-- Executions of the suspects. `ended` = the earliest of its own end, its accepted settlement (unless acknowledged
+-- before the work) and its worker's crash; NULL = it never ended, as far as is known. `granted` and `settled` are
+-- positions in the queue's own order.
+WITH suspected AS (
+    SELECT moments.*
+    FROM moments
+    SEMI JOIN suspects USING (schedule, job_id)
+),
+settled AS (
+    SELECT schedule, execution_id, min("at") AS "at", min(position) AS position
+    FROM suspected
     WHERE event IN ('ack', 'fail', 'dead_letter', 'retry')
         AND outcome = 'ok'
         AND reason IS DISTINCT FROM 'early'
@@ -10,17 +16,19 @@ WITH settled AS (
 ),
 granted AS (
     SELECT schedule, execution_id, min(position) AS position
-    FROM leases
+    FROM suspected
+    WHERE event = 'lease'
+        AND outcome = 'ok'
     GROUP BY schedule, execution_id
 )
 SELECT
     run.schedule, run.job_id, run.execution_id, run.attempt, run.token, run.worker_id, run.queue, run.outcome,
-    run.at, run.until, run.host, run.producer, run.moment, run.span_id,
-    crash.at AS crashed_at,
-    least(run.until, settled.at, crash.at) AS ended,
+    run."at", run.until, run.host, run.producer, run.moment, run.span_id,
+    crash."at" AS crashed_at,
+    least(run.until, settled."at", crash."at") AS ended,
     granted.position AS granted,
     settled.position AS settled
-FROM moments AS run
+FROM suspected AS run
 LEFT JOIN settled
     ON run.schedule = settled.schedule
     AND run.execution_id = settled.execution_id
@@ -30,6 +38,5 @@ LEFT JOIN granted
 ASOF LEFT JOIN (SELECT schedule, worker_id, "at" FROM events WHERE event = 'crash') AS crash
     ON run.schedule = crash.schedule
     AND run.worker_id = crash.worker_id
-    AND run.at <= crash.at
+    AND run."at" <= crash."at"
 WHERE run.event = 'run'
-    AND run.job_id IS NOT NULL

@@ -126,7 +126,7 @@ class _Attempt:
         for index, effect in enumerate(self._job.effects):
             await self._work(index)
             operation = Write(self._job.id, effect, self._token, self._policy.fencing, self._dedupe)
-            _stop_if_fenced(await self._step("write", operation, index=index))
+            _stop_if_refused(await self._step("write", operation, index=index))
         await self._work(len(self._job.effects))
 
     async def _atomic(self) -> None:
@@ -138,8 +138,8 @@ class _Attempt:
         settle = self._policy.ack == "with_writes"
         operation = WriteAll(self._job.id, effects, self._token, self._policy.fencing, self._dedupe, settle)
         batch: Batch = await self._step("apply", operation)
-        for answer in batch.writes:
-            _stop_if_fenced(answer)
+        for answer in (*batch.writes, batch.settled):
+            _stop_if_refused(answer)
 
     async def _work(self, index: int) -> None:
         """Compute before write `index`, renewing the lease at every third of it if the policy says so.
@@ -187,7 +187,7 @@ class _Attempt:
         return Step(name, operation, self._job.queue, self._execution, **fields)
 
 
-def _stop_if_fenced(answer: Answer) -> None:
+def _stop_if_refused(answer: Answer | None) -> None:
     """A duplicate was applied before us and is as good as done; any other refusal means the lease is lost."""
-    if not answer.accepted and answer.reason != "duplicate":
+    if answer is not None and not answer.accepted and answer.reason != "duplicate":
         raise _Abandoned(answer.reason or "refused")

@@ -162,6 +162,14 @@ def _kill_self() -> NoReturn:
         signal.pause()
 
 
+def _leave_signals() -> None:
+    """Ctrl-C reaches the whole group: the supervisor decides what becomes of its actors."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
 def fork_child(
     name: str,
     spec: Spec,
@@ -180,8 +188,7 @@ def fork_child(
     try:
         die_with_parent()
         close()
-        # Ctrl-C reaches the whole group; the supervisor decides what becomes of its actors.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _leave_signals()
         configure(spec.telemetry, name)
         Child(name, spec, report, stop).run(script)
         flush()

@@ -44,12 +44,11 @@ class Supervisor:
         self._interrupted = False
 
     def run(self) -> int:
-        """Answers the exit code: 0, or 130 after Ctrl-C, or 1 if an actor failed by itself."""
+        """Answers the exit code: 0, or 130 after Ctrl-C or SIGTERM. An actor that failed by itself is a crash told."""
         SqliteBackend(self._spec.database).close()  # The schema is there before anybody races to use it.
         self._reports, report = os.pipe()
         stop, self._stop = os.pipe()
-        signal.signal(signal.SIGINT, self._interrupt)
-        signal.signal(signal.SIGTERM, self._interrupt)
+        self._heed_signals()
         self._fork(report, stop)
         os.close(report)
         os.close(stop)
@@ -62,6 +61,14 @@ class Supervisor:
         self._take_stock()
         flush()
         return 130 if self._interrupted else 0
+
+    def _heed_signals(self) -> None:
+        """Signals end a wait at once: a death is told when it happens, not when somebody looks."""
+        self._signals, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+        signal.signal(signal.SIGINT, self._interrupt)
+        signal.signal(signal.SIGTERM, self._interrupt)
+        signal.signal(signal.SIGCHLD, _wake)
 
     def _interrupt(self, number: int, frame: object) -> None:
         self._interrupted = True
@@ -89,9 +96,12 @@ class Supervisor:
                 os.close(self._stop)
                 stopping = True
 
-    def _listen(self) -> None:
-        ready, _, _ = select.select([self._reports], [], [], TICK_S)
-        if not ready:
+    def _listen(self, wait_s: float = TICK_S) -> None:
+        """Hear what the children have said, waiting for a word or a signal."""
+        ready, _, _ = select.select([self._reports, self._signals], [], [], wait_s)
+        if self._signals in ready:
+            os.read(self._signals, 65_536)
+        if self._reports not in ready:
             return
         self._buffer += os.read(self._reports, 65_536)
         *lines, self._buffer = self._buffer.split(b"\n")
@@ -107,7 +117,9 @@ class Supervisor:
             case "reached":
                 self._reached.add(values[0])
             case "stopping":
-                self._paused[name] = _Paused(values[0], time.monotonic_ns() + values[1] * MS)
+                # Heard before or after its process was seen to stop.
+                stopped = name in self._paused
+                self._paused[name] = _Paused(values[0], time.monotonic_ns() + values[1] * MS, stopped)
 
     def _watch(self) -> None:
         """Take note of children that stopped or ended."""
@@ -147,11 +159,7 @@ class Supervisor:
         # Read the queues first, the reports after: a worker that took a job in between has said so.
         if not nothing_left(self._spec.scenario, self._backend.held, self._live):
             return False
-        while select.select([self._reports], [], [], 0)[0] and self._names:
-            before = len(self._buffer)
-            self._listen()
-            if len(self._buffer) == before == 0:
-                break
+        self._listen(wait_s=0)
         return live <= self._idle
 
     def _live(self, queue: str) -> int:
@@ -180,6 +188,10 @@ class Supervisor:
                 )
             except (BackendError, ConnectionLost):
                 return  # No inventory: the analyzer says unknown, not lost.
+
+
+def _wake(number: int, frame: object) -> None:
+    """Nothing to do but to end the wait."""
 
 
 def _never() -> NoReturn:

@@ -205,7 +205,8 @@ class _Conversion:
             self._open.setdefault(key, []).append(started)
             return
         if frame.type is FrameType.WHOLE:
-            self._imported[producer] = self._imported.get(producer, 0) + 1
+            if source.imported:
+                self._imported[producer] = self._imported.get(producer, 0) + 1
             place = Place(producer, frame.sequence, frame.sequence, frame.time_unix_nano)
         else:
             place = self._joined(key, producer, frame)

@@ -115,7 +115,10 @@ def parse(data: bytes) -> Manifest:
                 f"the recording has format version {int(values['format_version'])}, this fencepost reads "
                 f"{FORMAT_VERSION}: open it with the version that sealed it"
             )
-        return _build(values)
+        made = _build(values)
+        if made.to_bytes() != data:
+            raise RecordingDamaged(f"{NAME} is damaged: it was written anew, restore it from a copy")
+        return made
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RecordingDamaged(f"{NAME} is damaged: restore it from a copy") from error
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from fencepost_runtime.errors import RuntimeFault
-from fencepost_runtime.processes import Spec, configure, flush
+from fencepost_runtime.processes import Spec, flush, hook
 from fencepost_runtime.simulate import EPOCH, simulate
 from fencepost_runtime.spans import SpanSink, announce
 from fencepost_runtime.supervisor import Supervisor
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _simulated(spec: Spec) -> int:
-    configure(spec.telemetry, "simulator")
+    hook(spec.telemetry)("simulator")
     announce(spec.scenario.id, spec.seed, json.dumps(spec.scenario.to_dict()), EPOCH)
     simulate(spec.scenario, SpanSink(), spec.seed)
     flush()

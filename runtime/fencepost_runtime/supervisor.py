@@ -14,7 +14,7 @@ from .actors import MS, stocktaking
 from .drive import Faults, nothing_left, perform
 from .errors import BackendError, ConnectionLost
 from .facts import Narrator
-from .processes import Spec, configure, flush, fork_child
+from .processes import Spec, flush, fork_child, hook
 from .simulate import SUPERVISOR, cast
 from .spans import SpanSink, announce
 from .sqlite import SqliteBackend
@@ -48,11 +48,12 @@ class Supervisor:
         SqliteBackend(self._spec.database).close()  # The schema is there before anybody races to use it.
         self._reports, report = os.pipe()
         stop, self._stop = os.pipe()
+        configure = hook(self._spec.telemetry)
         self._heed_signals()
         self._fork(report, stop)
         os.close(report)
         os.close(stop)
-        configure(self._spec.telemetry, SUPERVISOR)
+        configure(SUPERVISOR)
         self._narrator = Narrator(SUPERVISOR, SpanSink())
         self._backend = SqliteBackend(self._spec.database)
         scenario = self._spec.scenario

@@ -6,6 +6,9 @@ A process records with `install` (or a RecordingSpanProcessor of its own) into t
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from fencepost_recorder.errors import (
     ImportFailed,
     InvalidRecordingId,
@@ -16,13 +19,15 @@ from fencepost_recorder.errors import (
     RecordingUnsealed,
     StorageError,
 )
-from fencepost_recorder.folder import RecordingSummary, begin, list_recordings, resolve
-from fencepost_recorder.importing import import_otlp
 from fencepost_recorder.install import install
-from fencepost_recorder.manifest import FileEntry, Manifest, Producer
 from fencepost_recorder.processor import RecordingSpanProcessor
-from fencepost_recorder.recording import Recording, open_recording
-from fencepost_recorder.seal import recover, seal
+
+if TYPE_CHECKING:
+    from fencepost_recorder.folder import RecordingSummary, begin, list_recordings, resolve
+    from fencepost_recorder.importing import import_otlp
+    from fencepost_recorder.manifest import FileEntry, Manifest, Producer
+    from fencepost_recorder.recording import Recording, open_recording
+    from fencepost_recorder.seal import recover, seal
 
 __all__ = [
     "FileEntry",
@@ -48,3 +53,26 @@ __all__ = [
     "resolve",
     "seal",
 ]
+
+# Where the rest lives. Loaded when asked for: a process that only records must not pay for Arrow, nor be given the
+# threads that Arrow starts, with which it could not fork safely.
+_LATER = {
+    "RecordingSummary": "folder",
+    "begin": "folder",
+    "list_recordings": "folder",
+    "resolve": "folder",
+    "import_otlp": "importing",
+    "FileEntry": "manifest",
+    "Manifest": "manifest",
+    "Producer": "manifest",
+    "Recording": "recording",
+    "open_recording": "recording",
+    "recover": "seal",
+    "seal": "seal",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)

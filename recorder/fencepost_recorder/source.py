@@ -8,7 +8,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
@@ -124,15 +124,27 @@ class Source:
             if not data:
                 self.damage = self.damage or "its gzip stream is cut off"
                 return b""
+            before = self._zip.copy()
             try:
                 chunk = self._zip.decompress(data, _CHUNK)
             except zlib.error:
                 self.damage = "its gzip stream is damaged"
-                return b""
+                return _up_to_damage(before, data)
             self._pending = self._zip.unconsumed_tail
             if chunk:
                 return chunk
         return b""
+
+
+def _up_to_damage(stream: Any, data: bytes) -> bytes:
+    """What a gzip stream holds before the byte at which it fails: zlib itself throws that away."""
+    found = bytearray()
+    try:
+        for at in range(len(data)):
+            found += stream.decompress(data[at : at + 1])
+    except zlib.error:
+        return bytes(found)
+    return bytes(found)
 
 
 def unzstd(data: bytes, limit: int) -> bytes:

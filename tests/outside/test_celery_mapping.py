@@ -153,6 +153,30 @@ def test_other_states_are_not_success(tmp_path: Path, state: str, outcome: str) 
     assert told(recorded(tmp_path, change=end_in_state), "mail") == [("enqueue", "ok"), ("run", outcome)]
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("celery.retries", {"intValue": str(2**63 - 1)}),
+        ("celery.retries", {"stringValue": "1; DROP TABLE spans"}),
+        ("celery.eta", {"stringValue": "9999-12-31T23:59:59+00:00"}),
+        ("celery.eta", {"stringValue": "infinity"}),
+        ("celery.eta", {"stringValue": "soon"}),
+        ("celery.delivery_info", {"stringValue": "{'redelivered': "}),
+        ("celery.state", {"arrayValue": {"values": [{"stringValue": "SUCCESS"}]}}),
+    ],
+)
+def test_attributes_of_any_value_are_survived(tmp_path: Path, key: str, value: Json) -> None:
+    """An attribute that says nonsense costs what it would have told, and no more."""
+
+    def replace(span: Json) -> None:
+        span["attributes"] = [pair for pair in span["attributes"] if pair["key"] != key]
+        span["attributes"].append({"key": key, "value": value})
+
+    recording = recorded(tmp_path, change=replace)
+    assert len(all_events(recording)) == len(all_spans())
+    assert all(found.verdict != "holds" for found in check(recording).findings)
+
+
 def test_clocks_of_unknown_hosts_prove_no_overlap(tmp_path: Path) -> None:
     """Without host names the two runs of one job may be of two clocks: unknown, not violated."""
 

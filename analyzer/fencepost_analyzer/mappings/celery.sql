@@ -22,12 +22,12 @@ WITH told AS MATERIALIZED (
         "celery.state" AS state,
         "celery.retry.reason" AS retry_reason,
         contains("celery.delivery_info", '''redelivered'': True') AS redelivered,
-        coalesce("celery.retries", 0) AS retries,
-        epoch_ns(try_cast("celery.eta" AS TIMESTAMP)) AS eta,
+        try(coalesce("celery.retries", 0) + 1) AS attempt,
+        try(epoch_ns(try_cast("celery.eta" AS TIMESTAMP))) AS eta,
         parent_span_id,
         -- The parent, or, where the instrumentation was told to use links, the link.
-        coalesce(json_extract_string(links_json, '$[0].trace_id'), trace_id) AS cause_trace_id,
-        coalesce(json_extract_string(links_json, '$[0].span_id'), parent_span_id) AS cause_span_id
+        coalesce(try(json_extract_string(links_json, '$[0].trace_id')), trace_id) AS cause_trace_id,
+        coalesce(try(json_extract_string(links_json, '$[0].span_id')), parent_span_id) AS cause_span_id
     FROM staged
 ),
 publishes AS (
@@ -43,7 +43,7 @@ runs AS MATERIALIZED (
         publish.span_id AS publish_span_id,
         coalesce(run.message_id, publish.message_id) AS job_id,
         coalesce(run.queue, publish.queue) AS queue,
-        CASE WHEN run.state IS NOT NULL AND run.redelivered IS DISTINCT FROM TRUE THEN run.retries + 1 END AS attempt,
+        CASE WHEN run.state IS NOT NULL AND run.redelivered IS DISTINCT FROM TRUE THEN run.attempt END AS attempt,
         -- Without a time of its own a message is available at once.
         CASE WHEN run.state IS NOT NULL THEN coalesce(run.eta, publish.at) END AS available_at
     FROM told AS run
@@ -65,7 +65,7 @@ arrivals AS (
 sent AS (
     -- A job that is retried is published again under its own id, by the run that gives up.
     SELECT
-        publish.* EXCLUDE (state, retry_reason),
+        publish.* EXCLUDE (state, retry_reason, attempt),
         coalesce(publish.message_id, arrivals.job_id) AS job_id,
         arrivals.publish_span_id IS NOT NULL AS arrived,
         arrivals.available_at,

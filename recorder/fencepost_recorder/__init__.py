@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fencepost_recorder.importing import import_otlp
     from fencepost_recorder.manifest import FileEntry, Manifest, Producer
     from fencepost_recorder.recording import Recording, open_recording
-    from fencepost_recorder.seal import recover, seal
+    from fencepost_recorder.sealing import recover, seal
 
 __all__ = [
     "FileEntry",
@@ -67,8 +67,8 @@ _LATER = {
     "Producer": "manifest",
     "Recording": "recording",
     "open_recording": "recording",
-    "recover": "seal",
-    "seal": "seal",
+    "recover": "sealing",
+    "seal": "sealing",
 }
 
 

@@ -18,7 +18,7 @@ from fencepost_recorder.errors import ImportFailed, RecordingExists, StorageErro
 from fencepost_recorder.gaps import Gap
 from fencepost_recorder.recording import Recording, open_recording
 from fencepost_recorder.rows import attributes_of, check_span, parsed
-from fencepost_recorder.seal import seal_as
+from fencepost_recorder.sealing import seal_as
 from fencepost_recorder.source import DEFAULT_LIMITS, Limits, Source
 from fencepost_recorder.wal import MAX_PAYLOAD_BYTES, FrameType
 from fencepost_recorder.writer import LogWriter

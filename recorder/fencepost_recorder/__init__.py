@@ -54,7 +54,8 @@ __all__ = [
     "seal",
 ]
 
-# Where the rest lives. Loaded when asked for: a process that only records must not pay for Arrow, nor be given the
+# Where the rest lives, in modules that bear no public name: importing one would put it in that name's place.
+# Loaded when asked for: a process that only records must not pay for Arrow, nor be given the
 # threads that Arrow starts, with which it could not fork safely.
 _LATER = {
     "RecordingSummary": "folder",

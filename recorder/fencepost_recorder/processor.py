@@ -83,9 +83,8 @@ class RecordingSpanProcessor(SpanProcessor):
                 payload = encode_span(span)
             except Exception:
                 payload = encode_span(span, content=False)
-            key = (id(span.resource), id(span.instrumentation_scope))
-            known = self._scopes.get(key)
-            ref = known[0] if known is not None else self._introduce(writer, key, span)
+            known = self._scopes.get((id(span.resource), id(span.instrumentation_scope)))
+            ref = known[0] if known is not None else self._introduce(writer, span)
             writer.append(kind, payload, ref)
         except Exception:
             self._lost_unwritten += 1
@@ -94,23 +93,31 @@ class RecordingSpanProcessor(SpanProcessor):
         self._writer = LogWriter(self._folder)
         return self._writer
 
-    def _introduce(self, writer: LogWriter, key: tuple[int, int], span: ReadableSpan) -> int:
+    def _introduce(self, writer: LogWriter, span: ReadableSpan) -> int:
         """Write the span's resource and scope frames, unless written; the sequence of the scope's."""
-        if len(self._scopes) >= _MAX_KNOWN:
-            self._forget_frames()
-        resource, scope = span.resource, span.instrumentation_scope
-        known = self._resources.get(key[0])
-        resource_ref = known[0] if known is not None else -1
-        if known is None:
-            payload = encode_resource(resource, self._own_identity(resource))
-            resource_ref = writer.append(FrameType.RESOURCE, payload)
-            if resource_ref >= 0:
+        with writer.lock:
+            if len(self._scopes) >= _MAX_KNOWN:
+                self._forget_frames()
+            resource, scope = span.resource, span.instrumentation_scope
+            key = (id(resource), id(scope))
+            known = self._scopes.get(key)
+            if known is not None:
+                return known[0]  # another thread was faster
+            resource_ref = self._introduce_resource(writer, resource)
+            scope_ref = writer.append(FrameType.SCOPE, encode_scope(scope), max(resource_ref, 0))
+            if scope_ref >= 0 and resource_ref >= 0:
                 # The objects are kept, so that no other object can come to have their id().
-                self._resources[key[0]] = (resource_ref, resource)
-        scope_ref = writer.append(FrameType.SCOPE, encode_scope(scope), max(resource_ref, 0))
-        if scope_ref >= 0 and resource_ref >= 0:
-            self._scopes[key] = (scope_ref, resource, scope)
-        return max(scope_ref, 0)
+                self._scopes[key] = (scope_ref, resource, scope)
+            return max(scope_ref, 0)
+
+    def _introduce_resource(self, writer: LogWriter, resource: Resource) -> int:
+        known = self._resources.get(id(resource))
+        if known is not None:
+            return known[0]
+        ref = writer.append(FrameType.RESOURCE, encode_resource(resource, self._own_identity(resource)))
+        if ref >= 0:
+            self._resources[id(resource)] = (ref, resource)
+        return ref
 
     def _own_identity(self, resource: Resource) -> dict[str, Any]:
         """In a forked child: the attributes that would still name the parent."""

@@ -57,7 +57,7 @@ class LogWriter:
         self.producer = producer or new_producer_id()
         self.path = folder / f"{self.producer}.wal"
         self.lost = 0
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._next = 0
         self._untold: Loss | None = None
         self._fd = -1
@@ -72,7 +72,7 @@ class LogWriter:
 
     def append(self, kind: int, payload: bytes, ref: int = 0) -> int:
         """Write one frame; its sequence number, or -1 when it could not be written."""
-        with self._lock:
+        with self.lock:
             # The lock keeps threads apart, not the signal handlers of this very thread: such a one may write its
             # frame between our taking a number and our writing it. The reader puts the two back in order.
             if self._untold is not None:
@@ -81,7 +81,7 @@ class LogWriter:
 
     def close(self) -> None:
         """Write the CLOSE frame and let go of the file. A later append opens it again."""
-        with self._lock:
+        with self.lock:
             if self._fd >= 0:
                 self.append(FrameType.CLOSE, b"{}")
                 self._abandon()

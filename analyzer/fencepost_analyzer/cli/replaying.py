@@ -1,0 +1,55 @@
+"""`replay`: the recorded history again, or the same incident under another policy."""
+
+from __future__ import annotations
+
+import typer
+
+from fencepost_analyzer.cli.options import AsJson, Changes, PolicyName, Recordings, Run, changes, session
+from fencepost_analyzer.reports import print_fork, print_verify
+
+
+def register(app: typer.Typer) -> None:
+    app.command("replay")(replay)
+
+
+def replay(
+    context: typer.Context,
+    run: Run,
+    policy: PolicyName = None,
+    changed: Changes = None,
+    recordings: Recordings = None,
+    as_json: AsJson = False,
+) -> int:
+    """Run a recorded incident again, in the simulator, from the recording alone.
+
+    \b
+      fencepost replay latest                        verify: same policy; is the history the same, event by event?
+      fencepost replay latest --policy safe          fork: same work and faults under another policy; does it heal?
+      fencepost replay latest --set lease_ms=5000    fork: the recorded policy with one field changed
+
+    Exit code of a verify: 0 the histories are equal, 1 they are not. Of a fork: 0 every promise holds under the other
+    policy, 1 some are broken, 3 nothing can be said. Runs of `fencepost run` can be replayed, imports cannot.
+    """
+    from fencepost_analyzer import replay as replaying
+    from fencepost_runtime.policy import preset
+
+    here = session(context, recordings, as_json)
+    wanted = changes(changed)
+    chosen = preset(policy) if policy is not None else None
+    recording = here.open(run)
+    with here.out.working("replaying …"):
+        fork = chosen is not None or wanted
+        done = replaying.fork(recording, chosen, wanted or None) if fork else replaying.verify(recording)
+    if here.out.as_json:
+        here.out.document(done.to_dict())
+    elif done.mode == "verify":
+        print_verify(here.out, done)
+        here.out.blank()
+        here.out.next_steps(f"replay {run} --policy safe")
+    else:
+        print_fork(here.out, done)
+        here.out.blank()
+        here.out.next_steps(f"postmortem new {run}" + (f" --policy {policy}" if policy else ""))
+    if done.mode == "verify":
+        return 0 if done.equal else 1
+    return done.after.exit_code

@@ -1,0 +1,169 @@
+"""`show`: what a recording holds, and the story of its jobs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fencepost_analyzer import text
+from fencepost_analyzer.cli.failures import UsageError
+from fencepost_analyzer.cli.options import AsJson, Recordings, Run, session
+from fencepost_analyzer.render import Column, Output, Part, Styled, bold, command, dim
+from fencepost_analyzer.reports import print_story
+
+if TYPE_CHECKING:
+    from fencepost_analyzer.overview import Overview
+    from fencepost_analyzer.timeline import Story
+    from fencepost_recorder import Recording
+
+MAX_LINES = 40
+MAX_LINES_OF_ONE_JOB = 1_000
+MAX_PRODUCERS = 12
+
+_ENDINGS = {"died": "bold red", "damaged": "bold red", "still_recording": "yellow"}
+
+
+def register(app: typer.Typer) -> None:
+    app.command("show")(show)
+
+
+def show(
+    context: typer.Context,
+    run: Run,
+    job: Annotated[str | None, typer.Option("--job", metavar="ID", help="Only this job, in full.")] = None,
+    jobs: Annotated[int, typer.Option("--jobs", metavar="N", min=0, help="How many jobs to tell of.")] = 5,
+    recordings: Recordings = None,
+    as_json: AsJson = False,
+) -> int:
+    """Show what a recording holds, and the story of its jobs: who leased, wrote, crashed, and when.
+
+    \b
+      fencepost show latest
+      fencepost show latest --job pay-2
+      fencepost show latest --jobs 50
+
+    Times are milliseconds since the recording's first span. Jobs that broke a promise come first, and the lines that
+    prove it name the invariant.
+    """
+    here = session(context, recordings, as_json)
+    with here.out.working("reading …"):
+        held, stories, total = _read(here.open(run), job, jobs)
+    if job is not None and not stories:
+        raise UsageError(f"recording {held.recording} has no job {job!r}: see `fencepost show {run}`")
+    if here.out.as_json:
+        more = total - len(stories) if job is None else 0
+        told = {"stories": [story.to_dict() for story in stories], "more_jobs": more}
+        here.out.document({**held.to_dict(), **told})
+        return 0
+    if job is None:
+        print_overview(here.out, held)
+    for story in stories:
+        here.out.blank()
+        print_story(here.out, story)
+    if job is None and total > len(stories):
+        here.out.blank()
+        here.out.line(dim(f"… {text.counted(total - len(stories), 'more job')}: "), command(f"--jobs {total}"))
+    return 0
+
+
+def _read(recording: Recording, job: str | None, most: int) -> tuple[Overview, list[Story], int]:
+    from fencepost_analyzer import check, timeline
+    from fencepost_analyzer.overview import overview
+
+    report = check.check(recording)
+    with check.opened(recording) as (connection, unmapped):
+        held = overview(recording, connection, unmapped)
+        first = [job] if job is not None else timeline.suspects(report)
+        chosen, total = timeline.choose_jobs(connection, first, 1 if job is not None else most)
+        stories = timeline.tell(
+            connection,
+            [one for one in chosen if job in (None, one[0])],
+            since=timeline.beginning(connection),
+            marks=timeline.marks_of(report),
+            most=MAX_LINES if job is None else MAX_LINES_OF_ONE_JOB,
+        )
+    return held, stories, total
+
+
+def print_overview(out: Output, held: Overview) -> None:
+    """Who recorded what, for how long, and what is missing."""
+    rows: list[tuple[str, Part]] = [("recording", bold(held.recording)), ("recorded", _when(held))]
+    if held.announced is not None:
+        policies = [f"{queue} under {policy}" for queue, policy in held.announced.policies.items()]
+        seed = "" if held.announced.seed is None else f", seed {held.announced.seed}"
+        rows.append(("scenario", f"{held.announced.scenario}: {text.listed(policies)}{seed}"))
+    rows += [("spans", _spans(held)), ("events", _events(held)), ("gaps", _gap_words(held))]
+    rows.append(("made by", f"fencepost {held.tool_version}" + (f", commit {held.commit[:12]}" if held.commit else "")))
+    for name, value in rows:
+        out.item(f"{name:<11}", value)
+    for scope in held.unmapped:
+        out.item(f"{'unmapped':<11}", f"no mapping knows the spans of {scope or '(no scope)'}: they were not read")
+    for gap in held.gaps:
+        out.item(" " * 11, Styled(gap_sentence(gap), "yellow"))
+    if held.gap_count > len(held.gaps):
+        out.item(" " * 11, dim(f"… {text.counted(held.gap_count - len(held.gaps), 'more gap')}"))
+    _print_producers(out, held.producers)
+
+
+def _when(held: Overview) -> str:
+    if held.began_unix_nano is None or held.lasted_ns is None:
+        return text.moment(held.created)
+    began = datetime.fromtimestamp(min(held.began_unix_nano / 1e9, 253_000_000_000), UTC)
+    return f"{text.moment(began)}, for {text.duration(held.lasted_ns)}"
+
+
+def _spans(held: Overview) -> str:
+    extra = [
+        f"{held.unfinished:,} never ended" if held.unfinished else "",
+        f"{held.duplicates:,} came twice and {'was' if held.duplicates == 1 else 'were'} kept once"
+        if held.duplicates
+        else "",
+    ]
+    return ", ".join([f"{held.spans:,}", *filter(None, extra)])
+
+
+def _events(held: Overview) -> str:
+    counts = ", ".join(f"{count:,} {event}" for event, count in held.events.items())
+    return f"{text.counted(held.jobs, 'job')}: {counts}" if counts else "none: no mapping made events of these spans"
+
+
+def _gap_words(held: Overview) -> Part:
+    if held.gap_count == 0:
+        return "none: nothing is known to be missing"
+    return Styled(f"{text.counted(held.gap_count, 'gap')}: what rests on absence may be unknown", "yellow")
+
+
+def gap_sentence(gap: dict[str, Any]) -> str:
+    """What is known of one gap, in one line of raw text."""
+    lost = "an unknown number of spans" if gap["lost"] is None else text.counted(gap["lost"], "span")
+    who = f" of {gap['producer']}" if gap["producer"] is not None else ""
+    detail = f": {gap['detail']}" if gap["detail"] else ""
+    return f"{gap['cause']}{who}, {lost} lost{detail}"
+
+
+def _print_producers(out: Output, producers: list[dict[str, Any]]) -> None:
+    if not producers:
+        return
+    out.blank()
+    columns = [
+        Column("process", whole=True),
+        Column("pid", right=True),
+        Column("host"),
+        Column("frames", right=True),
+        Column("how it ended"),
+    ]
+    rows: list[list[Part]] = [
+        [
+            one["producer"],
+            "-" if one["pid"] is None else str(one["pid"]),
+            one["host"] or "-",
+            f"{one['frames']:,}",
+            Styled(one["ended"], _ENDINGS.get(one["ended"], "")),
+        ]
+        for one in producers[:MAX_PRODUCERS]
+    ]
+    out.table(columns, rows)
+    if len(producers) > MAX_PRODUCERS:
+        out.line(dim(f"… {text.counted(len(producers) - MAX_PRODUCERS, 'more process', 'more processes')}"))

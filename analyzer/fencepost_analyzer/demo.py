@@ -1,0 +1,201 @@
+"""The demo: one incident from the killed worker to the postmortem, told as it happens.
+
+Everything that is told is read from the recording, but for the opening, which says what the scenario will do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from fencepost_analyzer import catalogue, postmortem, text, timeline
+from fencepost_analyzer.check import check, opened
+from fencepost_analyzer.overview import Overview, overview
+from fencepost_analyzer.render import Column, Output, Part, Styled, bold, dim
+from fencepost_analyzer.replay import Replay, fork, verify
+from fencepost_analyzer.reports import conclusion, print_before_after, print_findings, print_story
+from fencepost_analyzer.run import run_processes
+from fencepost_analyzer.timeline import Story
+from fencepost_analyzer.verdicts import Report
+from fencepost_recorder import Recording
+from fencepost_runtime.policy import preset
+from fencepost_runtime.scenario import Fault, Scenario
+
+# What the incident breaks, each of it every time; the verdicts that are told must be these.
+BREAKS = ("INV-001", "INV-003", "INV-005", "INV-007")
+HEALING = "safe"
+
+
+def tell(out: Output, recordings: Path, postmortems: Path) -> int:
+    """Runs the demo's scenario on real processes, judges, replays and writes the postmortem; prints the story.
+
+    Answers 0 when the incident broke what it should, verify was equal and the fork healed; else 1."""
+    scenario = catalogue.demo_scenario()
+    _open(out, scenario)
+    recording = _record(out, scenario, recordings)
+    with out.working("judging …"):
+        report = check(recording)
+    _judge(out, recording, report)
+    with out.working("replaying …"):
+        again, healed = verify(recording), fork(recording, preset(HEALING))
+    _replay(out, again)
+    _heal(out, healed, due(scenario))
+    with out.working("writing the postmortem …"):
+        specifications = [postmortem.specification(), postmortem.specification(preset(HEALING))]
+        folder = postmortem.new(
+            recording,
+            postmortems=postmortems,
+            name="demo",
+            title="The demo's incident",
+            replays=specifications,
+            done=[again, healed],
+        )
+    expected = report.violated == BREAKS and again.equal and healed.heals
+    _close(out, recording, folder, scenario, expected=expected)
+    if out.as_json:
+        replays = {"verify": again.to_dict(), "fork": healed.to_dict()}
+        verdicts = {"recording": recording.id, "verdicts": report.to_dict(), **replays}
+        out.document({**verdicts, "postmortem": str(folder), "as_expected": expected})
+    return 0 if expected else 1
+
+
+def due(scenario: Scenario) -> dict[str, int]:
+    """What each account would hold had every job taken effect exactly once."""
+    found: dict[str, int] = {}
+    for job in scenario.jobs:
+        for effect in job.effects:
+            found[effect.account] = found.get(effect.account, 0) + effect.amount
+    return found
+
+
+def _step(out: Output, number: int, title: str) -> None:
+    out.blank()
+    out.line(Styled(f"{number}", "bold cyan"), "  ", bold(title))
+
+
+def _open(out: Output, scenario: Scenario) -> None:
+    out.line(bold("fencepost demo"), dim("  one incident, from the killed worker to the postmortem"))
+    _step(out, 1, "A shop's queue at work, on real processes and SQLite")
+    for queue in scenario.queues:
+        workers = text.counted(queue.workers, "worker process", "worker processes")
+        jobs = text.counted(len(queue.jobs), "job")
+        out.item(f"   {queue.name:<9} ", f"{jobs}, {workers}, policy {queue.policy.name}: {_about(queue.policy.ack)}")
+    for number, fault in enumerate(scenario.faults):
+        out.item("   trouble   " if number == 0 else "             ", _trouble(fault))
+
+
+def _about(ack: str) -> str:
+    return {
+        "early": "a job is acknowledged before the work is done",
+        "late": "a job is acknowledged after the work, nothing else is guarded",
+    }.get(ack, "a job is acknowledged with its writes")
+
+
+def _trouble(fault: Fault) -> str:
+    where = f"{fault.at.when} its write {fault.at.index + 1}"
+    words = {
+        "kill": f"the worker of {fault.at.job} gets SIGKILL {where}",
+        "pause": f"the worker of {fault.at.job} gets SIGSTOP {where}, sleeps past its lease, then wakes",
+        "db_error": f"the database refuses write {fault.at.index + 1} of {fault.at.job}; it is retried",
+    }
+    return words.get(fault.kind, f"{fault.kind} at {fault.at.step} of {fault.at.job}")
+
+
+def _record(out: Output, scenario: Scenario, recordings: Path) -> Recording:
+    began = time.monotonic()
+    with out.working("running …"):
+        recording = run_processes(scenario, recordings)
+    took = time.monotonic() - began
+    with opened(recording) as (connection, unmapped):
+        held = overview(recording, connection, unmapped)
+    spans = f"{text.counted(held.spans, 'span')}, {text.counted(held.gap_count, 'gap')}"
+    out.item("   recorded  ", bold(recording.id), f" in {took:.1f} s: {spans}")
+    out.item("             ", _lives(held))
+    return recording
+
+
+def _lives(held: Overview) -> str:
+    """What the recorder kept that an exporter would have lost."""
+    died = sum(1 for producer in held.producers if producer["ended"] == "died")
+    processes = text.counted(len(held.producers), "process", "processes")
+    return (
+        f"{processes} told what they did; {died} of them died, leaving {text.counted(held.unfinished, 'span')} "
+        "begun and never ended: an exporter would have lost them"
+    )
+
+
+def _judge(out: Output, recording: Recording, report: Report) -> None:
+    _step(out, 2, "What happened to the job that was frozen, and to the one that was killed")
+    for story in _stories(recording, report):
+        out.blank()
+        print_story(out, story, indent=3)
+    _step(out, 3, "Which promises were broken: SQL over the recording, each verdict with its witness")
+    out.blank()
+    print_findings(out, report, indent=3)
+    out.blank()
+    for finding in report.findings:
+        if finding.verdict != "holds" and finding.witnesses:
+            style = "bold red" if finding.verdict == "violated" else "yellow"
+            out.item("   ", Styled(f"{finding.id}  ", style), finding.witnesses[0].sentence)
+
+
+def _stories(recording: Recording, report: Report) -> list[Story]:
+    with opened(recording) as (connection, _):
+        suspects = timeline.suspects(report)
+        chosen = timeline.choose_jobs(connection, suspects, len(suspects))[0]
+        marks, since = timeline.marks_of(report), timeline.beginning(connection)
+        return timeline.tell(connection, chosen, since=since, marks=marks, most=30)
+
+
+def _replay(out: Output, again: Replay) -> None:
+    _step(out, 4, "The same history again, in the simulator, from the recording alone")
+    answer = Styled("equal", "green", "✓ ") if again.equal else Styled("not equal", "bold red", "✗ ")
+    events = text.counted(again.events, "event")
+    out.item("   verify    ", answer, f", {events} in the same order for every job and every process")
+    out.item("             ", dim(f"recorded {again.recorded_digest[:32]}…"))
+    out.item("             ", dim(f"replayed {again.digest[:32]}…"))
+
+
+def _heal(out: Output, healed: Replay, expected: Mapping[str, int]) -> None:
+    _step(out, 5, f"The same work and the same faults under policy {HEALING}")
+    out.blank()
+    print_before_after(out, healed, indent=3, only=healed.before.violated)
+    out.blank()
+    columns = [Column("account", style="bold"), *(Column(name, right=True) for name in ("due", "recorded", "replayed"))]
+    out.table(columns, _money(healed, expected), indent=3)
+    out.blank()
+    out.item("   ", Styled(conclusion(healed), "green" if healed.heals else "bold red", "✓ " if healed.heals else "✗ "))
+
+
+def _money(healed: Replay, expected: Mapping[str, int]) -> Iterable[list[Part]]:
+    for account, amount in expected.items():
+        recorded, replayed = healed.balances_before.get(account, 0), healed.balances_after.get(account, 0)
+        yield [account, f"{amount:,}", _amount(recorded, amount), _amount(replayed, amount)]
+
+
+def _amount(value: int, expected: int) -> Part:
+    return Styled(f"{value:,}", "green" if value == expected else "bold red")
+
+
+def _close(out: Output, recording: Recording, folder: Path, scenario: Scenario, *, expected: bool) -> None:
+    _step(out, 6, "The proof, attached to a postmortem")
+    blanks = text.counted(postmortem.blanks(folder), "part")
+    out.item(
+        "   wrote     ", bold(folder), f": timeline, verdicts, SQL, replays, recording; {blanks} for people to fill in"
+    )
+    out.blank()
+    if not expected:
+        out.line(
+            Styled(
+                f"This did not go as the story says: INV {', '.join(BREAKS)} should break, {HEALING} heal.", "bold red"
+            )
+        )
+    out.next_steps(
+        f"show {recording.id}",
+        f"check {recording.id} --witnesses 10",
+        f"query {recording.id} \"SELECT * FROM events WHERE job_id = '{scenario.faults[0].at.job}'\"",
+        f"replay {recording.id} --policy fenced",
+        f"postmortem verify {folder}",
+        "failure-modes",
+    )

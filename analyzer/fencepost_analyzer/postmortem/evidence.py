@@ -1,0 +1,180 @@
+"""What can be derived from a recording: verdicts, replays, answers, timeline. Derived twice, it must be the same.
+
+`postmortem new` writes this down, `postmortem verify` derives it again and compares.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fencepost_analyzer import check as checking
+from fencepost_analyzer import query as querying
+from fencepost_analyzer import replay as replaying
+from fencepost_analyzer import text, timeline
+from fencepost_analyzer.catalogue import failure_modes
+from fencepost_analyzer.database import resource
+from fencepost_analyzer.overview import Overview, overview
+from fencepost_analyzer.postmortem.folder import as_json
+from fencepost_analyzer.render import plain_json
+from fencepost_analyzer.replay import Replay
+from fencepost_analyzer.scenario_from import Incident, NotReplayable, readings
+from fencepost_analyzer.timeline import Story
+from fencepost_analyzer.verdicts import Finding, Report
+from fencepost_recorder import Recording
+from fencepost_runtime.policy import Policy, preset
+
+MAX_ANSWER_ROWS = 1_000
+MAX_EVENTS = 20_000
+MAX_STORIES, MAX_STORY_LINES = 50, 1_000
+FEW_STORIES = 5
+
+Spec = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a query answered, in an order of its own, so that it compares. Of more than the allowed rows none is kept,
+    for which of them come first is chance."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    cut: bool
+
+    def to_bytes(self) -> bytes:
+        return as_json({"columns": self.columns, "rows": self.rows, "cut": self.cut})
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """Everything that follows from a recording, as data; `files` has it as the bytes of the evidence. `told` are the
+    jobs of the page's timeline: those that a promise was broken to, else the first few."""
+
+    overview: Overview
+    report: Report
+    incident: Incident | None
+    replays: tuple[Replay, ...]
+    not_replayed: str | None
+    answers: Mapping[str, Answer]
+    told: tuple[Story, ...]
+    files: Mapping[str, bytes]
+
+
+def specification(policy: Policy | None = None, changes: Mapping[str, Any] | None = None) -> Spec:
+    """A replay written down, so that it can be done again: a verify, or a fork under a policy or with changes."""
+    if policy is None and not changes:
+        return {"mode": "verify"}
+    return {"mode": "fork", "policy": policy.to_dict() if policy else None, "changes": dict(changes or {}) or None}
+
+
+def replay(recording: Recording, spec: Mapping[str, Any]) -> Replay:
+    """Does the replay that a specification asks for. Raises what `replay.fork` raises."""
+    if spec.get("mode") != "fork":
+        return replaying.verify(recording)
+    policy = Policy.from_dict(spec["policy"]) if spec.get("policy") else None
+    return replaying.fork(recording, policy, spec.get("changes"))
+
+
+def usual(recording: Recording, policies: Sequence[Policy] = ()) -> list[Spec]:
+    """The replays of a postmortem: a verify, and a fork under each policy; under none given, the one that heals the
+    failure mode that the recording is of, or `safe`."""
+    try:
+        mode = failure_modes().get(next(readings(recording)).scenario.id)
+    except NotReplayable:
+        mode = None
+    forks = policies or [preset(mode.heals if mode is not None else "safe")]
+    return [specification(), *(specification(policy) for policy in forks)]
+
+
+def derive(
+    recording: Recording,
+    replays: Sequence[Mapping[str, Any]],
+    *,
+    extra: Sequence[Path] = (),
+    mappings: Sequence[Path] = (),
+    done: Sequence[Replay] | None = None,
+) -> Derived:
+    """Judges, replays and asks. `done` are the replays that `replays` ask for, if somebody did them already. A
+    recording that cannot be replayed says why; that is no error."""
+    report = checking.check(recording, extra=extra, mappings=mappings)
+    found, done, why = _replays(recording, replays, done)
+    with checking.opened(recording, mappings=mappings) as (connection, unmapped):
+        held = overview(recording, connection, unmapped)
+        stories = timeline.tell(
+            connection,
+            timeline.choose_jobs(connection, timeline.suspects(report), MAX_STORIES)[0],
+            since=timeline.beginning(connection),
+            marks=timeline.marks_of(report),
+            most=MAX_STORY_LINES,
+        )
+        events = _events(connection)
+    answers = _answers(recording, queried(report), mappings)
+    story = timeline.as_text(stories)
+    suspects = set(timeline.suspects(report))
+    told = tuple(one for one in stories if one.job_id in suspects) or tuple(stories[:FEW_STORIES])
+    files = {
+        "evidence/verdicts.json": as_json(plain_json({"recording": recording.id, **report.to_dict()})),
+        "evidence/replay.json": as_json(plain_json({"not_replayed": why, "replays": [one.to_dict() for one in done]})),
+        "evidence/timeline.txt": "".join(line + "\n" for line in story).encode("utf-8"),
+        "evidence/events.csv": events,
+    }
+    if found is not None:
+        files["evidence/scenario.json"] = as_json(plain_json(_scenario(found)))
+    for finding in queried(report):
+        files[f"evidence/queries/{finding.id}.sql"] = finding.sql.encode("utf-8")
+        files[f"evidence/queries/{finding.id}.json"] = answers[finding.id].to_bytes()
+    return Derived(held, report, found, done, why, answers, told, files)
+
+
+def queried(report: Report) -> list[Finding]:
+    """The findings whose SQL is kept as evidence: those that found a case."""
+    return [one for one in report.findings if one.verdict != "holds" and one.violations + one.unknowns > 0]
+
+
+def ask(recording: Recording, sql: str, *, mappings: Sequence[Path] = ()) -> Answer:
+    """What a query answers, in an order that does not depend on threads. Raises QueryError."""
+    table = querying.query(recording, sql, limit_rows=MAX_ANSWER_ROWS, mappings=mappings)
+    columns = [column.to_pylist() for column in table.columns]
+    rows = [tuple(plain_json(list(row))) for row in zip(*columns, strict=True)] if columns else []
+    if querying.is_cut(table):
+        return Answer(tuple(table.column_names), (), True)
+    return Answer(tuple(table.column_names), tuple(sorted(rows, key=json.dumps)), False)
+
+
+def _answers(recording: Recording, findings: Sequence[Finding], mappings: Sequence[Path]) -> dict[str, Answer]:
+    """Each query is a process of its own, so several at once cost little more than one."""
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        asked = pool.map(lambda one: ask(recording, one.sql, mappings=mappings), findings)
+        return {one.id: answer for one, answer in zip(findings, asked, strict=True)}
+
+
+def _replays(
+    recording: Recording, specs: Sequence[Mapping[str, Any]], done: Sequence[Replay] | None
+) -> tuple[Incident | None, tuple[Replay, ...], str | None]:
+    try:
+        found = next(readings(recording))
+        return found, tuple(done or (replay(recording, spec) for spec in specs)), None
+    except NotReplayable as error:
+        return None, (), str(error)
+
+
+def _scenario(found: Incident) -> dict[str, Any]:
+    faults = [{"sentence": one.sentence, "span_ids": list(one.span_ids)} for one in found.inferences]
+    return {"scenario": found.scenario.to_dict(), "seed": found.seed, "faults": faults}
+
+
+def _events(connection: Any) -> bytes:
+    """The events as text, one a line; what is not printable is escaped."""
+    cursor = connection.execute(resource("stories/events.sql"), {"most": MAX_EVENTS})
+    written = io.StringIO()
+    writer = csv.writer(written, lineterminator="\n")
+    writer.writerow([column[0] for column in cursor.description or ()])
+    for row in cursor.fetchall():
+        writer.writerow(["" if value is None else text.safe(value, None) for value in row])
+    return written.getvalue().encode("utf-8")

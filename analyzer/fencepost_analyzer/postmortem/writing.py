@@ -1,0 +1,198 @@
+"""Writing postmortems: `new` makes the folder, `attach` adds to its evidence."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fencepost_analyzer import check as checking
+from fencepost_analyzer import text
+from fencepost_analyzer.catalogue import failure_modes
+from fencepost_analyzer.postmortem import page
+from fencepost_analyzer.postmortem.evidence import Derived, Spec, ask, derive
+from fencepost_analyzer.postmortem.folder import (
+    INDEX,
+    MAX_FILE_BYTES,
+    MAX_TEXT_BYTES,
+    PAGE,
+    Index,
+    PostmortemError,
+    as_json,
+    load_index,
+    making,
+    plain_name,
+    read,
+    recording_path,
+    sha256,
+    write,
+)
+from fencepost_analyzer.postmortem.sections import of_index, of_recording
+from fencepost_analyzer.render import plain_json
+from fencepost_analyzer.replay import Replay
+from fencepost_analyzer.version import __version__
+from fencepost_recorder import Recording, open_recording
+
+OWN_INVARIANTS = "evidence/invariants"
+OWN_MAPPINGS = "evidence/mappings"
+
+
+def new(
+    recording: Recording,
+    *,
+    postmortems: Path,
+    name: str | None = None,
+    title: str | None = None,
+    replays: Sequence[Spec] = (),
+    extra: Sequence[Path] = (),
+    mappings: Sequence[Path] = (),
+    done: Sequence[Replay] | None = None,
+    today: str | None = None,
+) -> Path:
+    """Writes `postmortems`/NNN-name with the page and all its evidence; answers its path.
+
+    `replays` are specifications (`evidence.specification`), `done` the replays themselves if they were done already;
+    `extra` and `mappings` are the user's own directories, whose SQL is copied along. Deterministic but for `today`
+    (default: this day, UTC). Raises PostmortemError, AnalyzerError, RecorderError, OSError; nothing is left then."""
+    derived = derive(recording, replays, extra=extra, mappings=mappings, done=done)
+    heading, word = _heading(derived)
+    heading = title or heading
+    with making(postmortems, name or title or word) as place:
+        own = {**_own_sql(OWN_INVARIANTS, extra), **_own_sql(OWN_MAPPINGS, mappings)}
+        files = {**derived.files, **own}
+        for path, data in files.items():
+            write(place.building, path, data)
+        files |= _copy_recording(recording, place.building)
+        index = Index(
+            recording=recording.id,
+            recording_sha256=recording.manifest.sha256,
+            created=today or f"{datetime.now(UTC):%Y-%m-%d}",
+            tool_version=__version__,
+            number=place.number,
+            title=heading,
+            replays=tuple(dict(spec) for spec in replays),
+            not_replayed=derived.not_replayed,
+            queries=tuple(sorted(derived.answers)),
+        ).with_files(files)
+        sections = {**of_recording(derived, index), **of_index(index)}
+        _finish(place.building, index, page.fill(place.number, heading, index.created, sections), sections)
+    return place.final
+
+
+def attach_query(folder: Path, sql: str, name: str) -> str:
+    """Adds a query and what it answers on the postmortem's recording; answers the query's path in the folder.
+
+    Raises QueryError, PostmortemError, RecorderError, OSError; the folder is as it was then."""
+    with _attaching(folder) as (index, number):
+        base = f"evidence/attached/{number:02d}-{plain_name(name)}"
+        with own_sql(folder, index, OWN_MAPPINGS) as mappings:
+            answer = ask(open_recording(folder / recording_path(index.recording)), sql, mappings=mappings)
+        files = {f"{base}.sql": sql.encode("utf-8"), f"{base}.json": answer.to_bytes()}
+        rows = f"more than {len(answer.rows):,}" if answer.cut else f"{len(answer.rows):,}"
+        paths = {"sql": f"{base}.sql", "result": f"{base}.json"}
+        _add(folder, index, {"kind": "query", "name": plain_name(name), "rows": rows, **paths}, files)
+    return paths["sql"]
+
+
+def attach_file(folder: Path, source: Path) -> str:
+    """Copies a file into the evidence, under a harmless name; answers its path in the folder. Raises as above."""
+    with _attaching(folder) as (index, number):
+        if not source.is_file():
+            raise PostmortemError(f"{source} is no plain file: attach files one by one.")
+        if source.stat().st_size > MAX_FILE_BYTES:
+            raise PostmortemError(f"{source} is larger than {MAX_FILE_BYTES:,} bytes: attach the part that matters.")
+        path = f"evidence/attached/{number:02d}-{plain_name(source.name)}"
+        _add(
+            folder, index, {"kind": "file", "name": plain_name(source.name), "path": path}, {path: source.read_bytes()}
+        )
+    return path
+
+
+def attach_recording(folder: Path, recording: Recording) -> str:
+    """Copies another recording into the evidence, with its verdicts; answers its path there. Raises as above."""
+    with _attaching(folder) as (index, number):
+        target = recording_path(recording.id)
+        if (folder / target).exists():
+            raise PostmortemError(f"Recording {recording.id} is part of this postmortem already.")
+        report = checking.check(recording)
+        verdicts = f"evidence/attached/{number:02d}-{plain_name(recording.id)}-verdicts.json"
+        files = {verdicts: as_json(plain_json({"recording": recording.id, **report.to_dict()}))}
+        about = {"kind": "recording", "recording": recording.id, "verdict": report.verdict, "verdicts": verdicts}
+        _add(folder, index.with_files(_copy_recording(recording, folder)), about, files)
+    return target
+
+
+def _copy_recording(recording: Recording, folder: Path) -> dict[str, bytes]:
+    """Copies what the manifest names, byte for byte; opening the copy checks every hash of it."""
+    target = recording_path(recording.id)
+    paths = ["manifest.json", *(entry.path for entry in recording.manifest.files)]
+    files = {f"{target}/{path}": (recording.directory / path).read_bytes() for path in paths}
+    for path, data in files.items():
+        write(folder, path, data)
+    open_recording(folder / target)
+    return files
+
+
+@contextmanager
+def own_sql(folder: Path, index: Index, which: str) -> Iterator[Sequence[Path]]:
+    """The user's own SQL that was copied along, as the directories that check and query take.
+
+    From a private copy, made of bytes that were compared with the index."""
+    own = {path: read(folder, path, MAX_TEXT_BYTES) for path in index.files if path.startswith(which + "/")}
+    if not own:
+        yield ()
+        return
+    with tempfile.TemporaryDirectory(prefix="fencepost-") as scratch:
+        for path, data in own.items():
+            if sha256(data) == index.files[path]:
+                Path(scratch, Path(path).name).write_bytes(data)
+        yield (Path(scratch),)
+
+
+@contextmanager
+def _attaching(folder: Path) -> Iterator[tuple[Index, int]]:
+    index = load_index(folder)
+    page.extract(read(folder, PAGE, MAX_TEXT_BYTES).decode("utf-8", "replace"))
+    yield index, len(index.attachments) + 1
+
+
+def _add(folder: Path, index: Index, about: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
+    """Files first, then the index that names them, then the page that shows it."""
+    for path, data in files.items():
+        write(folder, path, data)
+    grown = replace(index.with_files(files), attachments=(*index.attachments, dict(about)))
+    sections = of_index(grown)
+    changed = page.replace(read(folder, PAGE, MAX_TEXT_BYTES).decode("utf-8"), sections)
+    _finish(folder, grown, changed, sections)
+
+
+def _finish(folder: Path, index: Index, content: str, sections: Mapping[str, str]) -> None:
+    hashes = {name: sha256(section.encode("utf-8")) for name, section in sections.items()}
+    final = replace(index, sections={**index.sections, **hashes})
+    write(folder, INDEX, final.to_bytes())
+    write(folder, PAGE, content.encode("utf-8"))
+
+
+def _heading(derived: Derived) -> tuple[str, str]:
+    """A title for the page and a word for the folder, where the user gave none."""
+    announced = derived.overview.announced
+    mode = failure_modes().get(announced.scenario) if announced is not None else None
+    if mode is not None:
+        return mode.title.capitalize(), mode.title
+    broken = [one.title for one in derived.report.findings if one.verdict == "violated"]
+    word = announced.scenario if announced is not None else derived.overview.recording
+    heading = f"Broken: {text.listed(broken)}" if broken else f"Recording {derived.overview.recording}"
+    return heading, word
+
+
+def _own_sql(into: str, directories: Sequence[Path]) -> dict[str, bytes]:
+    return {
+        f"{into}/{number:02d}-{plain_name(path.name)}": path.read_bytes()
+        for number, directory in enumerate(directories, start=1)
+        for path in sorted(directory.glob("*.sql"))
+        if not path.name.startswith(".")
+    }

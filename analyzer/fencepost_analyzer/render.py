@@ -1,0 +1,245 @@
+"""How results reach the user: colours and wrapping on a terminal, plain aligned lines in a pipe, or one JSON document.
+
+Results go to stdout, progress and complaints to stderr. Every text that passes through here is made safe by
+`text.safe`; callers hand over what they have, raw. Rich is imported only where there is a terminal.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TextIO
+
+from fencepost_analyzer import text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+# Long enough for any sentence of ours, short enough that one hostile value cannot flood the terminal.
+_PART_LIMIT = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Styled:
+    """Text with a style of Rich's for terminals, which also show `glyph` in front of it; a pipe sees the text alone."""
+
+    text: object
+    style: str = ""
+    glyph: str = ""
+
+
+Part = str | Styled
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table. `whole`: never wrapped, for ids that people copy."""
+
+    title: str
+    right: bool = False
+    style: str = ""
+    whole: bool = False
+
+
+_VERDICTS = {
+    "holds": Styled("holds", "green", "✓ "),
+    "violated": Styled("violated", "bold red", "✗ "),
+    "unknown": Styled("unknown", "yellow", "? "),
+}
+
+
+def verdict(name: str) -> Styled:
+    """A verdict in its colour."""
+    return _VERDICTS.get(name, Styled(name, "yellow"))
+
+
+def bold(value: object) -> Styled:
+    return Styled(value, "bold")
+
+
+def dim(value: object) -> Styled:
+    return Styled(value, "dim")
+
+
+def command(value: object) -> Styled:
+    """Something to type."""
+    return Styled(value, "cyan")
+
+
+@dataclass(slots=True)
+class Output:
+    """One command's way out. With `as_json` everything but `document` and stderr is silent. `program` is how the
+    commands that it suggests begin."""
+
+    as_json: bool = False
+    program: str = "fencepost"
+    _consoles: dict[int, Console] = field(default_factory=dict)
+
+    @property
+    def terminal(self) -> bool:
+        """Whether a person reads stdout on a terminal."""
+        return not self.as_json and sys.stdout.isatty()
+
+    def line(self, *parts: Part, indent: int = 0) -> None:
+        """One line of results; on a terminal it wraps, hanging by `indent`."""
+        self.item("", *parts, indent=indent)
+
+    def item(self, marker: str, *parts: Part, indent: int = 0) -> None:
+        """A line that begins with a marker ("1. "), under which it hangs when a terminal wraps it."""
+        if self.as_json:
+            return
+        lead = " " * indent + marker
+        if self.terminal:
+            self._hang(lead, parts)
+        else:
+            _write(sys.stdout, (lead + _plain(parts)).rstrip() + "\n")
+
+    def blank(self) -> None:
+        self.line()
+
+    def raw(self, lines: str) -> None:
+        """Several lines as they are, such as SQL; each of them made safe."""
+        if not self.as_json:
+            _write(sys.stdout, "".join(text.safe(line, None) + "\n" for line in lines.splitlines()))
+
+    def next_steps(self, *commands: str) -> None:
+        """What to type next."""
+        for number, line in enumerate(commands):
+            self.item("next:  " if number == 0 else "       ", command(f"{self.program} {line}"))
+
+    def table(
+        self, columns: Sequence[Column], rows: Iterable[Sequence[Part]], *, indent: int = 0, titles: bool = True
+    ) -> None:
+        """Rows under titles; a pipe gets them aligned by spaces, no row ever broken."""
+        if self.as_json:
+            return
+        if self.terminal:
+            self._rich_table(columns, rows, indent, titles)
+        else:
+            _plain_table(columns, rows, indent, titles)
+
+    def document(self, data: Mapping[str, Any]) -> None:
+        """The one JSON document of a command; ASCII only, so that it is safe on a terminal too."""
+        _write(sys.stdout, json.dumps(plain_json(data), indent=2, allow_nan=False) + "\n")
+
+    def separated(self, names: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        """Comma-separated values, one row a line: what is not printable is escaped, null is empty."""
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow([text.safe(name, None) for name in names])
+        for row in rows:
+            writer.writerow(["" if value is None else text.safe(value, None) for value in row])
+
+    def note(self, *parts: Part) -> None:
+        """An aside on stderr: never part of the results."""
+        if sys.stderr.isatty():
+            self._console(sys.stderr).print(self._text((Styled(_plain(parts), "dim"),)))
+        else:
+            _write(sys.stderr, _plain(parts) + "\n")
+
+    @contextmanager
+    def working(self, what: str) -> Iterator[None]:
+        """Says what takes its time while it does; on a terminal only."""
+        if self.as_json or not sys.stderr.isatty() or not sys.stdout.isatty():
+            sys.stdout.flush()
+            yield
+            return
+        with self._console(sys.stderr).status(self._text((dim(what),)), spinner="dots", spinner_style="cyan"):
+            yield
+
+    def _hang(self, lead: str, parts: Sequence[Part]) -> None:
+        from rich.table import Table
+
+        console = self._console(sys.stdout)
+        if not lead.strip() and not parts:
+            console.print()
+            return
+        grid = Table.grid()
+        grid.add_column(width=text.width(lead) or None, no_wrap=True)
+        grid.add_column(overflow="fold")
+        grid.add_row(self._text((lead,)), self._text(parts))
+        console.print(grid if lead else self._text(parts))
+
+    def _rich_table(self, columns: Sequence[Column], rows: Iterable[Sequence[Part]], indent: int, titles: bool) -> None:
+        from rich.padding import Padding
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_header=titles)
+        for column in columns:
+            table.add_column(
+                self._text((column.title,)),
+                justify="right" if column.right else "left",
+                style=column.style,
+                no_wrap=column.whole,
+                overflow="fold",
+            )
+        for row in rows:
+            table.add_row(*(self._text((cell,)) for cell in row))
+        self._console(sys.stdout).print(Padding(table, (0, 0, 0, indent)))
+
+    def _text(self, parts: Sequence[Part]) -> Text:
+        from rich.text import Text
+
+        assembled = Text()
+        for part in parts:
+            styled = part if isinstance(part, Styled) else Styled(part)
+            assembled.append(styled.glyph + text.safe(styled.text, _PART_LIMIT), styled.style or None)
+        return assembled
+
+    def _console(self, stream: TextIO) -> Console:
+        from rich.console import Console
+
+        if id(stream) not in self._consoles:
+            self._consoles[id(stream)] = Console(file=stream, markup=False, emoji=False, highlight=False)
+        return self._consoles[id(stream)]
+
+
+def complain(message: object) -> None:
+    """One sentence on stderr: what went wrong and the way out."""
+    line = f"fencepost: {text.sentence(message)}"
+    if sys.stderr.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb":
+        line = f"\x1b[31m{line}\x1b[0m"
+    _write(sys.stderr, line + "\n")
+
+
+def plain_json(value: Any) -> Any:
+    """`value` as types that JSON has: keys become text, times, decimals, bytes and what is not finite too."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain_json(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain_json(inner) for inner in value]
+    if isinstance(value, bytes):
+        return value.hex()
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def _plain(parts: Sequence[Part]) -> str:
+    return "".join(text.safe(part.text if isinstance(part, Styled) else part, _PART_LIMIT) for part in parts)
+
+
+def _plain_table(columns: Sequence[Column], rows: Iterable[Sequence[Part]], indent: int, titles: bool) -> None:
+    head = [[column.title for column in columns]] if titles else []
+    cells = [*head, *([_plain((cell,)) for cell in row] for row in rows)]
+    widths = [max((text.width(row[index]) for row in cells), default=0) for index in range(len(columns))]
+    for row in cells:
+        padded = [_pad(cell, wide, column.right) for cell, wide, column in zip(row, widths, columns, strict=True)]
+        _write(sys.stdout, (" " * indent + "  ".join(padded)).rstrip() + "\n")
+
+
+def _pad(cell: str, wide: int, right: bool) -> str:
+    blanks = " " * (wide - text.width(cell))
+    return blanks + cell if right else cell + blanks
+
+
+def _write(stream: TextIO, content: str) -> None:
+    stream.write(content)

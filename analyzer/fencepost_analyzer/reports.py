@@ -1,0 +1,199 @@
+"""Verdicts, replays and stories as people read them; the commands and the demo print them alike."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from fencepost_analyzer import text
+from fencepost_analyzer.render import Column, Output, Part, Styled, bold, command, dim, verdict
+
+if TYPE_CHECKING:
+    from fencepost_analyzer.canonical import Divergence
+    from fencepost_analyzer.replay import Replay
+    from fencepost_analyzer.timeline import Line, Story
+    from fencepost_analyzer.verdicts import Finding, Report, Witness
+
+_SEVERITIES = {"critical": "red", "high": "yellow"}
+_ORDER = {"violated": 0, "unknown": 1, "holds": 2}
+_EVENT_STYLES = {"crash": "bold red", "pause": "bold yellow", "resume": "bold yellow"}
+
+
+def print_report(out: Output, report: Report, name: str, witnesses: int) -> None:
+    """The merged verdict, the table of all invariants, then the witnesses of those that do not hold."""
+    out.line(verdict(report.verdict), f"  {_summary(report)}")
+    out.line(dim(f"{name}: {_extent(report)}"))
+    for scope in report.unmapped:
+        out.line(Styled(f"no mapping knows the spans of {scope or '(no scope)'}: they were not judged", "yellow"))
+    out.blank()
+    print_findings(out, report)
+    for finding in sorted(report.findings, key=lambda one: _ORDER[one.verdict]):
+        if finding.verdict != "holds":
+            out.blank()
+            print_finding(out, finding, witnesses)
+
+
+def print_findings(out: Output, report: Report, *, indent: int = 0) -> None:
+    """One row an invariant."""
+    columns = [
+        Column("invariant", style="bold", whole=True),
+        Column("promise"),
+        Column("verdict", whole=True),
+        Column("cases", right=True),
+        Column("severity"),
+    ]
+    out.table(columns, [_finding_row(finding) for finding in report.findings], indent=indent)
+
+
+def print_finding(out: Output, finding: Finding, witnesses: int) -> None:
+    """What one invariant found, shortest witness first, and what is missing."""
+    out.line(bold(finding.id), f" {finding.title}: ", verdict(finding.verdict), f" — {finding.reason}")
+    for number, witness in enumerate(finding.witnesses[:witnesses], start=1):
+        out.item(f"{number}. ", witness.sentence, indent=2)
+        out.item("   ", dim(_where(witness)), indent=2)
+    cases = finding.violations + finding.unknowns
+    if cases > witnesses:
+        left = text.counted(cases - min(witnesses, len(finding.witnesses)), "more case")
+        how = "--witnesses 10 shows more" if witnesses < len(finding.witnesses) else "its SQL lists them all"
+        out.line(dim(f"… {left}: {how} (`fencepost invariants {finding.id}` shows the SQL)"), indent=2)
+
+
+def _summary(report: Report) -> str:
+    by_verdict = {name: [one.id for one in report.findings if one.verdict == name] for name in _ORDER}
+    parts = [
+        f"{len(ids)} {name}" + (f" ({', '.join(ids)})" if name != "holds" else "")
+        for name, ids in by_verdict.items()
+        if ids
+    ]
+    return ", ".join(parts).replace("holds", "hold" if len(by_verdict["holds"]) != 1 else "holds")
+
+
+def _extent(report: Report) -> str:
+    jobs, events = text.counted(report.jobs, "job"), text.counted(report.events, "event")
+    return f"{events} of {jobs}, {text.counted(report.gaps, 'gap')}"
+
+
+def _finding_row(finding: Finding) -> list[Part]:
+    cases = finding.violations or finding.unknowns
+    return [
+        finding.id,
+        finding.title,
+        verdict(finding.verdict),
+        f"{cases:,}" if cases else "-",
+        Styled(finding.severity, _SEVERITIES.get(finding.severity, "") if finding.verdict == "violated" else "dim"),
+    ]
+
+
+def _where(witness: Witness) -> str:
+    spans = ", ".join(witness.span_ids[:6]) + (", …" if len(witness.span_ids) > 6 else "")
+    parts = [f"job {witness.job_id}" if witness.job_id is not None else "", f"spans {spans}" if spans else ""]
+    return "  ".join(filter(None, [*parts, "may be" if witness.verdict == "unknown" else ""]))
+
+
+def print_story(out: Output, story: Story, *, indent: int = 0) -> None:
+    """One job, line by line, with the invariants that a line is a witness against."""
+    out.line("job ", bold(story.job_id), dim(f"  queue {story.queue}") if story.queue else "", indent=indent)
+    columns = [
+        Column("", right=True, style="dim", whole=True),
+        Column("", style="dim", whole=True),
+        Column(""),
+        Column("", style="bold red", whole=True),
+    ]
+    out.table(columns, [_cells(line) for line in story.lines], indent=indent + 2, titles=False)
+    if story.more:
+        out.line(
+            dim(f"… {text.counted(story.more, 'more line')}: "), command(f"--job {story.job_id}"), indent=indent + 2
+        )
+
+
+def _cells(line: Line) -> list[Part]:
+    from fencepost_analyzer.timeline import when
+
+    style = _EVENT_STYLES.get(line.event, "")
+    return [when(line), line.who, Styled(line.what, style), f"<- {', '.join(line.marks)}" if line.marks else ""]
+
+
+def print_verify(out: Output, done: Replay) -> None:
+    """Whether the replayed history is the recorded one, and if not, where they part."""
+    answer = Styled("equal", "green", "✓ ") if done.equal else Styled("not equal", "bold red", "✗ ")
+    out.line(bold("verify "), done.recording, ": ", answer)
+    out.line(_same_or_not(done), indent=2)
+    out.item("  recorded  ", dim(done.recorded_digest))
+    out.item("  replayed  ", dim(done.digest))
+    if done.divergence is not None:
+        _print_divergence(out, done.divergence)
+    _print_faults(out, done)
+
+
+def print_fork(out: Output, done: Replay) -> None:
+    """What became of each promise under the other policy, and the conclusion in one sentence."""
+    out.line(bold("fork "), done.recording, f" under {policies(done)}")
+    _print_faults(out, done)
+    out.blank()
+    print_before_after(out, done)
+    out.blank()
+    reused = f"{done.reused:,} of {text.counted(done.events, 'event')} as recorded, {done.new:,} new"
+    out.line(dim(f"the replayed history: {reused}"))
+    style = "green" if done.heals else "bold red"
+    out.line(Styled(conclusion(done), style, "✓ " if done.heals else "✗ "))
+
+
+def print_before_after(out: Output, done: Replay, *, indent: int = 0, only: Collection[str] | None = None) -> None:
+    """One row an invariant (of `only`, if given): recorded, then replayed."""
+    columns = [Column("invariant", style="bold", whole=True), Column("promise"), Column("recorded"), Column("replayed")]
+    out.table(columns, [row for row in _before_after(done) if only is None or row[0] in only], indent=indent)
+
+
+def conclusion(done: Replay) -> str:
+    """The result of a fork in one sentence of raw text."""
+    where = f"under {policies(done)}"
+    broken, still = done.before.violated, done.after.violated
+    if done.heals and broken:
+        return f"Healed: {where} the same work and faults break none of {text.listed(broken)}, and nothing else."
+    if done.heals:
+        return f"Nothing was broken in the recording, and {where} nothing breaks either."
+    if still:
+        fresh = [name for name in still if name not in broken]
+        added = f", {text.listed(fresh)} of them only now" if fresh and broken else ""
+        return f"Not healed: {where} {text.listed(still)} still break{'s' if len(still) == 1 else ''}{added}."
+    open_ones = [name for name in broken if done.after.finding(name).verdict != "holds"]
+    return f"Not shown to be healed: {where} {text.listed(open_ones)} cannot be judged."
+
+
+def policies(done: Replay) -> str:
+    """ "policy safe", or queue by queue where they differ."""
+    names = sorted(set(done.policies.values()))
+    if len(names) == 1:
+        return f"policy {names[0]}"
+    return text.listed([f"{queue}: {name}" for queue, name in sorted(done.policies.items())])
+
+
+def _same_or_not(done: Replay) -> str:
+    if done.equal:
+        broken = text.listed(done.before.violated) if done.before.violated else "nothing"
+        events = text.counted(done.events, "event")
+        return f"The simulator comes to the same history: {events}, job by job and actor by actor; it breaks {broken}."
+    if done.divergence is None:
+        return "The history is the same, but the verdicts are not."
+    return "The simulator comes to another history: either the recording lacks something, or the runtime changed."
+
+
+def _print_divergence(out: Output, found: Divergence) -> None:
+    out.line(f"The first difference: {found.where}, event {found.index + 1}", indent=2)
+    out.item("    recorded  ", found.expected or "nothing more")
+    out.item("    replayed  ", found.actual or "nothing more")
+    if found.fields:
+        out.item("    differ    ", ", ".join(found.fields))
+
+
+def _print_faults(out: Output, done: Replay) -> None:
+    for number, fault in enumerate(done.faults):
+        out.item("  faults    " if number == 0 else "            ", fault)
+
+
+def _before_after(done: Replay) -> list[list[Part]]:
+    after = {finding.id: finding for finding in done.after.findings}
+    return [
+        [one.id, one.title, verdict(one.verdict), verdict(after[one.id].verdict) if one.id in after else "-"]
+        for one in done.before.findings
+    ]

@@ -6,7 +6,7 @@ in the same order gets the same steps.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -33,24 +33,16 @@ from .steps import Execution, Step
 
 MS = 1_000_000
 
-Actor = Coroutine[Step, Any, None]
-
 
 class _Abandoned(Exception):
-    """The attempt goes no further: the queue or the store refused it."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    """The attempt goes no further: the queue or the store refused it. The message is the reason."""
 
 
 async def producer(jobs: Iterable[Job]) -> None:
     """Enqueues each job once. A refused or unanswered enqueue is the caller's to see in the record."""
     for job in jobs:
-        try:
+        with suppress(BackendError, ConnectionLost):
             await Step("enqueue", Enqueue(job), job.queue)
-        except (BackendError, ConnectionLost):
-            continue
 
 
 async def worker(name: str, queue: str, policy: Policy, poll_ms: int) -> None:
@@ -110,7 +102,7 @@ class _Attempt:
                 await self._settle(early=True)
             await (self._atomic() if self._policy.writes == "atomic" else self._stepwise())
         except _Abandoned as abandoned:
-            return "failed", abandoned.reason
+            return "failed", str(abandoned)
         except (BackendError, ConnectionLost) as error:
             await self._give_back()
             return "failed", type(error).__name__
@@ -153,7 +145,8 @@ class _Attempt:
             pause = min(left, slice_ns) if self._policy.renew else left
             await self._step("sleep", planned_ns=pause)
             left -= pause
-            if self._policy.renew and left > 0:
+            # Only a worker that renews has work left after its first sleep.
+            if left > 0:
                 await self._renew()
 
     async def _renew(self) -> None:
@@ -174,10 +167,9 @@ class _Attempt:
         delay_ns = self._policy.backoff_before(self._attempt) * MS
         by_token = self._policy.settle == "by_token"
         operation = Retry(self._job.id, self._token, delay_ns, self._policy.max_attempts, by_token)
-        try:
+        # If this fails too, the lease runs out instead.
+        with suppress(BackendError, ConnectionLost):
             await self._step("retry", operation)
-        except (BackendError, ConnectionLost):
-            return  # The lease runs out instead.
 
     @property
     def _dedupe(self) -> bool:

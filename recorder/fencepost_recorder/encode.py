@@ -243,6 +243,10 @@ def _count(tag: bytes, number: int, out: list[bytes]) -> None:
         out += (tag, varint(min(number, 0xFFFFFFFF)))
 
 
+# OTLP counts kinds from 1, with 0 for unspecified; the SDK counts them from 0.
+_KINDS = [b"\x30" + _SMALL[kind + 1] for kind in range(5)]
+
+
 def encode_span(span: ReadableSpan, *, content: bool = True) -> bytes:
     """OTLP `Span` bytes of a started or ended span; without `content`: no attributes, events or links.
 
@@ -251,53 +255,86 @@ def encode_span(span: ReadableSpan, *, content: bool = True) -> bytes:
     context = span.context
     if context is None:
         raise Unencodable("a span without a context")
-    parent, start, end = span.parent, span.start_time, span.end_time
-    out = [
-        b"\x0a\x10",
-        context.trace_id.to_bytes(16, "big"),
-        b"\x12\x08",
-        context.span_id.to_bytes(8, "big"),
-        _trace_state(context),
-        b"" if parent is None else b"\x22\x08" + parent.span_id.to_bytes(8, "big"),
-        field(b"\x2a", _text(span.name)),
-        _KINDS[span.kind.value],
-        b"\x39",
-        _time(start),
-        b"" if end is None else b"\x41" + _time(end),
-    ]
+    out = [encode_head(span, context)]
     _content(span, out, content)
-    _status(span, out)
-    out += (b"\x85\x01", _flags(context.trace_flags, parent))
+    encode_end(span, out)
     data = b"".join(out)
     if content and len(data) > MAX_SPAN_BYTES:
         return encode_span(span, content=False)
     return data
 
 
-# OTLP counts kinds from 1, with 0 for unspecified; the SDK counts them from 0.
-_KINDS = [b"\x30" + _SMALL[kind + 1] for kind in range(5)]
+def encode_head(span: ReadableSpan, context: SpanContext) -> bytes:
+    """What holds from a span's start on: ids first of all, then name, kind, start and flags."""
+    parent = span.parent
+    return b"".join(
+        (
+            b"\x0a\x10",
+            context.trace_id.to_bytes(16, "big"),
+            b"\x12\x08",
+            context.span_id.to_bytes(8, "big"),
+            _trace_state(context) if context.trace_state else b"",
+            b"" if parent is None else b"\x22\x08" + parent.span_id.to_bytes(8, "big"),
+            field(b"\x2a", _text(span.name)),
+            _KINDS[span.kind.value],
+            b"\x39",
+            _time(span.start_time),
+            b"\x85\x01",
+            _flags(context.trace_flags, parent),
+        )
+    )
 
 
-def _content(span: ReadableSpan, out: list[bytes], content: bool) -> None:
-    # mappingproxy.copy() is one call into the SDK's dict; iterating takes its lock and two calls an item.
-    attributes = span.attributes.copy() if span.attributes else {}  # type: ignore[attr-defined]
-    events, links = span.events, span.links
-    lost_attributes, lost_events, lost_links = len(attributes), len(events), len(links)
-    if content:
-        lost_attributes = _attributes(b"\x4a", attributes, out)
-        lost_events = _many(b"\x5a", events, _event, out) if events else 0
-        lost_links = _many(b"\x6a", links, _link, out) if links else 0
-    _count(b"\x50", span.dropped_attributes + lost_attributes, out)
-    _count(b"\x60", span.dropped_events + lost_events, out)
-    _count(b"\x70", span.dropped_links + lost_links, out)
-
-
-def _status(span: ReadableSpan, out: list[bytes]) -> None:
-    status = span.status
+def encode_end(span: ReadableSpan, out: list[bytes]) -> None:
+    """Append what only an ended span has: its end and its status."""
+    end, status = span.end_time, span.status
+    if end is not None:
+        out += (b"\x41", _time(end))
     code = status.status_code.value
     if code or status.description:
         message = field(b"\x12", _text(status.description)) if status.description else b""
         out.append(field(b"\x7a", message + (b"\x18" + _SMALL[code] if code else b"")))
+
+
+def attributes_of(span: ReadableSpan) -> dict[str, Any]:
+    """A copy of the span's attributes."""
+    # mappingproxy.copy() is one call into the SDK's dict; iterating takes its lock and two calls an item.
+    attributes = span.attributes
+    return attributes.copy() if attributes is not None else {}  # type: ignore[attr-defined]
+
+
+def encode_events(span: ReadableSpan, out: list[bytes]) -> None:
+    """Append the span's events, and how many were dropped."""
+    events = span.events
+    _count(b"\x60", span.dropped_events + (_many(b"\x5a", events, _event, out) if events else 0), out)
+
+
+def encode_links(span: ReadableSpan, out: list[bytes]) -> None:
+    """Append the span's links, and how many were dropped."""
+    links = span.links
+    _count(b"\x70", span.dropped_links + (_many(b"\x6a", links, _link, out) if links else 0), out)
+
+
+def encode_attributes(attributes: Attributes, out: list[bytes]) -> int:
+    """Append a span's attributes; how many had to be dropped."""
+    return _attributes(b"\x4a", attributes, out)
+
+
+def encode_dropped_attributes(number: int, out: list[bytes]) -> None:
+    """Append how many attributes were dropped, if any."""
+    _count(b"\x50", number, out)
+
+
+def _content(span: ReadableSpan, out: list[bytes], content: bool) -> None:
+    attributes = attributes_of(span)
+    if content:
+        encode_dropped_attributes(span.dropped_attributes + encode_attributes(attributes, out), out)
+        encode_events(span, out)
+        encode_links(span, out)
+    else:
+        encode_dropped_attributes(span.dropped_attributes + len(attributes), out)
+        _count(b"\x60", span.dropped_events + len(span.events), out)
+        _count(b"\x70", span.dropped_links + len(span.links), out)
 
 
 def encode_resource(resource: Resource, replaced: Attributes) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import uuid
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from fencepost_recorder.encode import encode_resource, encode_scope, encode_span
+from fencepost_recorder.halves import SpanHalves
 from fencepost_recorder.wal import FrameType
 from fencepost_recorder.writer import LogWriter
 
@@ -40,6 +42,7 @@ class RecordingSpanProcessor(SpanProcessor):
         self._pid = _getpid()
         self._lost_unwritten = 0
         self._inherited: set[Any] = set()
+        self._halves = SpanHalves()
         self._forget_frames()
         method = weakref.WeakMethod(self._after_fork)
         os.register_at_fork(after_in_child=lambda: _call(method))
@@ -56,11 +59,11 @@ class RecordingSpanProcessor(SpanProcessor):
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Append the span as it is at its start, attributes included."""
-        self._record(_START, span)
+        self._record(_START, self._halves.start, span)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Append the finished span."""
-        self._record(_END, span)
+        self._record(_END, self._halves.end, span)
 
     def shutdown(self) -> None:
         """Write the frame that says this process recorded to its end. Spans that end later are still recorded."""
@@ -74,13 +77,13 @@ class RecordingSpanProcessor(SpanProcessor):
         """Nothing is ever held back, so there is nothing to flush; False once frames were lost."""
         return self.lost == 0
 
-    def _record(self, kind: int, span: ReadableSpan) -> None:
+    def _record(self, kind: int, encode: Callable[[ReadableSpan], bytes], span: ReadableSpan) -> None:
         try:
             if self._pid != _getpid():
                 self._after_fork()  # forked by code that runs no Python hooks
             writer = self._writer or self._open()
             try:
-                payload = encode_span(span)
+                payload = encode(span)
             except Exception:
                 payload = encode_span(span, content=False)
             known = self._scopes.get((id(span.resource), id(span.instrumentation_scope)))

@@ -206,11 +206,11 @@ def _judgement(evidence: _Evidence, schedule: int) -> Judgement:
     violated, unknown, vacuous = [], [], []
     for invariant in evidence.chosen:
         tally = evidence.tallies.get((invariant.id, schedule))
-        if tally is not None and tally.violations:
-            violated.append(invariant.id)
-        elif _lacking(invariant, evidence.coverage[schedule]):
+        if _lacking(invariant, evidence.coverage[schedule]):
             unknown.append(invariant.id)
             vacuous.append(invariant.id)
+        elif tally is not None and tally.violations:
+            violated.append(invariant.id)
         elif tally is not None:
             unknown.append(invariant.id)
     return Judgement(tuple(violated), tuple(unknown), tuple(vacuous))
@@ -250,12 +250,12 @@ def _conclude(
     if invariant.id in evidence.failures:
         return "unknown", f"The checker failed: {evidence.failures[invariant.id]}.", ()
     missing = tuple(sorted({span_needed(event) for tally in tallies for event in tally.missing}))
-    if violations:
-        return "violated", f"{_times(violations, 'violation')} found.", missing
     lacking = _lacking_anywhere(invariant, evidence.coverage)
     if lacking:
         spans = tuple(" or ".join(span_needed(kind.event, kind.column) for kind in choice) for choice in lacking)
         return "unknown", f"There is nothing to judge: it would need the spans {' and '.join(spans)}.", spans
+    if violations:
+        return "violated", f"{_times(violations, 'violation')} found.", missing
     if unknowns:
         needs = f"; it would need the spans {' and '.join(missing)}" if missing else ""
         return "unknown", f"{_times(unknowns, 'case')} cannot be decided{needs}.", missing

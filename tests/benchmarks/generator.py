@@ -441,7 +441,7 @@ def _take_stock(queue: Queue) -> None:
         queue.tell("inventory", at, "supervisor", job_id=row["job_id"], reason=row["reason"], span_id="inventory")
 
 
-_DURABLE = ("enqueue", "lease", "write", "ack", "fail", "dead_letter", "retry", "renew", "reclaim", "inventory")
+DURABLE = ("enqueue", "lease", "write", "ack", "fail", "dead_letter", "retry", "renew", "reclaim", "inventory")
 
 
 def _number(rows: list[Row]) -> list[Row]:
@@ -450,7 +450,7 @@ def _number(rows: list[Row]) -> list[Row]:
     position, shared = 0, None
     for index, row in enumerate(rows):
         row.setdefault("span_id", f"{row['schedule']:x}-{index:x}")
-        if row["event"] in _DURABLE and row["outcome"] != "unknown":
+        if row["event"] in DURABLE and row["outcome"] != "unknown":
             if row["span_id"] != shared:
                 position += 1
             row["position"] = position
@@ -625,7 +625,30 @@ def chaos(seed: int, *, schedule: int = 0) -> list[Row]:
 
 def _chaotic(rng: random.Random, schedule: int, index: int, spread: int, hosts: Sequence[str | None]) -> Row:
     event = rng.choice(
-        ["enqueue", "enqueue", "lease", "lease", "lease", "run", "run", "run", "write", "write", "write", "write", "ack", "ack", "fail", "dead_letter", "retry", "renew", "reclaim", "crash", "pause", "resume"]
+        [
+            "enqueue",
+            "enqueue",
+            "lease",
+            "lease",
+            "lease",
+            "run",
+            "run",
+            "run",
+            "write",
+            "write",
+            "write",
+            "write",
+            "ack",
+            "ack",
+            "fail",
+            "dead_letter",
+            "retry",
+            "renew",
+            "reclaim",
+            "crash",
+            "pause",
+            "resume",
+        ]
     )
     number = rng.randrange(1, 4)
     at = START + rng.randrange(spread // S * 4) * (S // 4)
@@ -639,7 +662,9 @@ def _chaotic(rng: random.Random, schedule: int, index: int, spread: int, hosts: 
         "event": event,
         "at": at,
         "job_id": rng.choice(["j1", "j1", "j2"]) if about else None,
-        "until": at + rng.randrange(1, 12) * (S // 2) if event in ("run", "lease", "renew") and rng.random() < 0.8 else None,
+        "until": at + rng.randrange(1, 12) * (S // 2)
+        if event in ("run", "lease", "renew") and rng.random() < 0.8
+        else None,
         "token": token if acting else None,
         "attempt": rng.choice([number, None, 1]) if acting else None,
         "worker_id": worker if event != "enqueue" else None,
@@ -681,6 +706,6 @@ def _chaotic_positions(rng: random.Random, rows: list[Row]) -> None:
     position = rng.choice([0, 0, 0, 5])
     skipping = rng.random() < 0.3
     for row in rows:
-        if row["event"] in _DURABLE and row["outcome"] != "unknown" and row.get("reason") not in ("ready", "dead"):
+        if row["event"] in DURABLE and row["outcome"] != "unknown" and row.get("reason") not in ("ready", "dead"):
             position += 2 if skipping and rng.random() < 0.2 else 1
             row["position"] = position if rng.random() < 0.97 else None

@@ -50,7 +50,7 @@ ended_by_others AS (
     JOIN moments AS other
         ON late.schedule = other.schedule
         AND late.job_id = other.job_id
-        AND late.execution_id IS DISTINCT FROM other.execution_id
+        AND coalesce(late.execution_id <> other.execution_id, TRUE)
     WHERE other.outcome = 'ok'
         AND other.event IN ('lease', 'ack', 'fail', 'dead_letter', 'retry', 'reclaim')
         AND precedes(late.moment, other.moment)
@@ -84,7 +84,9 @@ judged AS (
                 THEN 'its settlement got no answer'
             WHEN ended IS NULL AND counted AND state IS DISTINCT FROM 'leased'
                 THEN 'the queue let go of it at some time that was not recorded'
-            WHEN ended IS NOT NULL AND (ended).position IS NULL AND (ended).host IS DISTINCT FROM host
+            WHEN ended IS NOT NULL
+                AND (ended).position IS NULL
+                AND NOT coalesce((ended).host = (moment).host OR (ended).producer = (moment).producer, FALSE)
                 THEN 'it was ended late by the clock of another host'
         END AS doubt
     FROM ends

@@ -34,10 +34,18 @@ begun AS (
     WHERE event IN ('lease', 'run')
     GROUP BY schedule, job_id
 ),
--- A recording covers a schedule from its first step if the queue's own numbering begins in it.
+-- What is not in the recording did not happen before it, or beside it, only as far as the queue's own numbers go on
+-- from 1 without a hole: an enqueue or a lease that was not recorded would have left one.
+numbered AS (
+    SELECT schedule, position, row_number() OVER (PARTITION BY schedule ORDER BY position) AS place
+    FROM (SELECT DISTINCT schedule, position FROM events WHERE position > 0)
+),
 covered AS (
-    SELECT schedule, min(position) <= 1 AS whole
-    FROM events
+    SELECT schedule, max(position) FILTER (position = place) AS until
+    FROM numbered
+    -- Where some enqueues get no number, none would be missed.
+    ANTI JOIN (FROM events WHERE event = 'enqueue' AND outcome = 'ok' AND position IS NULL) AS unnumbered
+        USING (schedule)
     GROUP BY schedule
 ),
 before_enqueue AS (
@@ -47,7 +55,7 @@ before_enqueue AS (
         begun.at,
         [begun.span_id, enqueued.span_id] AS span_ids,
         CASE
-            WHEN covered.whole AND precedes(begun.moment, enqueued.moment) THEN 'violated'
+            WHEN (begun.moment).position <= covered.until THEN 'violated'
             ELSE 'unknown'
         END AS verdict,
         NULL::BIGINT AS absent_since,
@@ -55,7 +63,7 @@ before_enqueue AS (
         printf('Job %s was %s %s before it was enqueued.', begun.job_id, begun.what, how_long(enqueued.at - begun.at)) AS sentence
     FROM begun
     JOIN enqueued USING (schedule, job_id)
-    JOIN covered USING (schedule)
+    LEFT JOIN covered USING (schedule)
     WHERE coalesce(precedes(begun.moment, enqueued.moment), begun.at < enqueued.at)
 ),
 from_nowhere AS (
@@ -64,14 +72,14 @@ from_nowhere AS (
         begun.job_id,
         begun.at,
         [begun.span_id] AS span_ids,
-        CASE WHEN covered.whole THEN 'violated' ELSE 'unknown' END AS verdict,
+        CASE WHEN (begun.moment).position <= covered.until THEN 'violated' ELSE 'unknown' END AS verdict,
         NULL::BIGINT AS absent_since,
         begun.at AS absent_until,
         printf('Job %s was %s, but nobody enqueued it%s.', begun.job_id, begun.what,
-            CASE WHEN covered.whole THEN '' ELSE ' in this recording: it may have been enqueued before' END) AS sentence
+            CASE WHEN (begun.moment).position <= covered.until THEN '' ELSE ' in this recording: it may have been enqueued before' END) AS sentence
     FROM begun
     ANTI JOIN enqueued USING (schedule, job_id)
-    JOIN covered USING (schedule)
+    LEFT JOIN covered USING (schedule)
 ),
 stray_writes AS (
     SELECT write.*
@@ -95,13 +103,13 @@ outside_execution AS (
         job_id,
         "at",
         [span_id] AS span_ids,
-        CASE WHEN happened AND whole THEN 'violated' ELSE 'unknown' END AS verdict,
+        CASE WHEN happened AND position <= covered.until THEN 'violated' ELSE 'unknown' END AS verdict,
         NULL::BIGINT AS absent_since,
         "at" AS absent_until,
         printf('Job %s: %s wrote effect %s outside any execution of the job that was recorded.',
             job_id, actor(worker_id, attempt), coalesce(effect_key, '(unnamed)')) AS sentence
     FROM stray_writes
-    JOIN covered USING (schedule)
+    LEFT JOIN covered USING (schedule)
 ),
 before_lease AS (
     SELECT

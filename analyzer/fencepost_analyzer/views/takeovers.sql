@@ -33,7 +33,7 @@ judged AS (
     JOIN rivals AS rival
         ON action.schedule = rival.schedule
         AND action.job_id = rival.job_id
-        AND action.execution_id IS DISTINCT FROM rival.execution_id
+        AND coalesce(action.execution_id <> rival.execution_id, TRUE)
     LEFT JOIN rivals AS own
         ON action.schedule = own.schedule
         AND action.execution_id = own.execution_id

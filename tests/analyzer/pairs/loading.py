@@ -1,0 +1,95 @@
+"""Reads the pairs: for each invariant the histories that satisfy it, break it, or leave it open.
+
+A file holds a list of cases: a `claim` in one sentence, `events`, and sometimes `gaps`, what the first witness
+`says`, or which span is `missing`. Times are seconds. What an event leaves out: `outcome` is ok; `host` is one and
+the same; the `producer` is the worker, else "p"; durable steps that got an answer are numbered in the order of the
+list (`position`); an event has `ended` unless its outcome is unknown.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from benchmarks.generator import DURABLE
+
+from fencepost_analyzer.database import GAPS, events_table
+
+HERE = Path(__file__).parent
+VERDICTS = {"ok": "holds", "bad": "violated", "unknown": "unknown"}
+START_NS = 1_700_000_000_000_000_000
+
+
+@dataclass(frozen=True)
+class Case:
+    """One history and the verdict that it must get from `invariant`."""
+
+    invariant: str
+    verdict: str
+    claim: str
+    rows: list[dict[str, Any]]
+    gaps: pa.Table
+    says: str
+    missing: str
+
+    def table(self) -> pa.Table:
+        return events_table(self.rows)
+
+
+def cases(invariant: str, kind: str) -> list[Case]:
+    """The cases of one file, `kind` being ok, bad or unknown."""
+    told = json.loads((HERE / f"{invariant}-{kind}.json").read_text(encoding="utf-8"))
+    return [_case(invariant, kind, case) for case in told]
+
+
+def all_cases() -> list[Case]:
+    found = []
+    for path in sorted(HERE.glob("*.json")):
+        invariant, _, kind = path.stem.rpartition("-")
+        found += cases(invariant, kind)
+    return found
+
+
+def _case(invariant: str, kind: str, case: dict[str, Any]) -> Case:
+    unknown = set(case) - {"claim", "events", "gaps", "says", "missing"}
+    assert not unknown, f"{invariant}-{kind}: unknown keys {unknown}"
+    gaps = pa.Table.from_pylist([_gap(gap) for gap in case.get("gaps", [])], schema=GAPS)
+    says, missing = case.get("says", ""), case.get("missing", "")
+    return Case(invariant, VERDICTS[kind], case["claim"], _rows(case["events"]), gaps, says, missing)
+
+
+def _ns(seconds: float | None) -> int | None:
+    return None if seconds is None else START_NS + round(seconds * 1_000_000_000)
+
+
+def _gap(gap: dict[str, Any]) -> dict[str, Any]:
+    times = {"since_unix_nano": _ns(gap.pop("since_s", None)), "until_unix_nano": _ns(gap.pop("until_s", None))}
+    return {**gap, **times}
+
+
+def _rows(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    sequences: dict[str, int] = {}
+    position = 0
+    for number, event in enumerate(events):
+        row = {"outcome": "ok", "host": "box", "queue": "orders", "span_id": f"s{number}", **event}
+        row["at"], row["until"] = _ns(event["at"]), _ns(event.get("until"))
+        row["trace_id"] = "t"
+        row.setdefault("producer", row.get("worker_id") or "p")
+        sequences[row["producer"]] = sequence = sequences.get(row["producer"], 0) + 2
+        row["producer_seq"] = sequence
+        row["producer_end_seq"] = sequence + 1 if row.pop("ended", row["outcome"] != "unknown") else None
+        if row["event"] == "inventory" and row.get("job_id") is not None:
+            # Told by the span of the inventory that it belongs to, the last one before it.
+            taken = next(r for r in reversed(rows) if r["event"] == "inventory" and r.get("job_id") is None)
+            row |= {name: taken[name] for name in ("at", "span_id", "position")}
+        elif "position" in row:
+            position = row["position"] or position
+        elif row["event"] in DURABLE and row["outcome"] != "unknown":
+            position += 1
+            row["position"] = position
+        rows.append(row)
+    return rows

@@ -1,0 +1,415 @@
+"""The invariants once more, as naive loops over lists: what the SQL is held to on random histories.
+
+Slow and plain on purpose. Takes one schedule of event dicts without gaps, answers the verdict of each invariant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+Row = dict[str, Any]
+Doubt = bool | None
+
+SETTLEMENTS = ("ack", "fail", "dead_letter", "retry")
+GRACE_NS = 5_000_000_000
+
+
+def verdicts(rows: list[Row]) -> dict[str, str]:
+    """Invariant → violated, unknown or holds."""
+    history = History(rows)
+    return {name: rule(history) for name, rule in RULES.items()}
+
+
+def precedes(a: Row, b: Row) -> Doubt:
+    if a.get("position") is not None and b.get("position") is not None:
+        return bool(a["position"] < b["position"])
+    if _one_clock(a, b) and a["at"] != b["at"]:
+        return bool(a["at"] < b["at"])
+    if _alike(a, b, "producer") and a.get("producer_seq") is not None and b.get("producer_seq") is not None:
+        return bool(a["producer_seq"] < b["producer_seq"])
+    return None
+
+
+def _alike(a: Row, b: Row, column: str) -> bool:
+    return a.get(column) is not None and a.get(column) == b.get(column)
+
+
+def _one_clock(a: Row, b: Row) -> bool:
+    return _alike(a, b, "host") or _alike(a, b, "producer")
+
+
+def conjunction(*terms: Doubt) -> Doubt:
+    if any(term is False for term in terms):
+        return False
+    return None if any(term is None for term in terms) else True
+
+
+def summary(cases: list[Doubt]) -> str:
+    """Cases: True = a violation, None = a doubt."""
+    if any(cases):
+        return "violated"
+    return "unknown" if None in cases else "holds"
+
+
+class History:
+    def __init__(self, rows: list[Row]) -> None:
+        self.rows = [{**row, "execution_id": _execution(row)} for row in rows]
+        self.crashes = [row for row in self.rows if row["event"] == "crash"]
+        self.jobs = sorted({row["job_id"] for row in self.rows if row.get("job_id") is not None})
+        self.ended = max(max(row["at"], (row.get("until") or 0) if row["event"] == "run" else 0) for row in rows)
+
+    def of(self, job: str | None, *events: str) -> list[Row]:
+        return [r for r in self.rows if r["event"] in events and (job is None or r.get("job_id") == job)]
+
+    def leases(self, job: str | None) -> list[Row]:
+        return [row for row in self.of(job, "lease") if row.get("outcome") == "ok"]
+
+    def happened(self, row: Row) -> Doubt:
+        if row.get("outcome") in ("ok", "failed"):
+            return bool(row["outcome"] == "ok")
+        return False if self._undone(row) else None
+
+    def _undone(self, row: Row) -> bool:
+        if row.get("producer_end_seq") is not None or row["event"] not in ("write", *SETTLEMENTS):
+            return False
+        crash = self.crash_after(row)
+        numbered = sorted({r["position"] for r in self.rows if r.get("position") is not None})
+        breaks = [b for a, b in zip(numbered, numbered[1:], strict=False) if b > a + 1]
+        since = max(breaks, default=min(numbered, default=0))
+        granted = [
+            lease
+            for lease in self.leases(None)
+            if row["execution_id"] is not None
+            and lease["execution_id"] == row["execution_id"]
+            and lease.get("position") is not None
+        ]
+        unnumbered = any(
+            r["event"] == row["event"] and r.get("outcome") == "ok" and r.get("position") is None for r in self.rows
+        )
+        seen = [
+            r["at"]
+            for r in self.rows
+            if r.get("position") is not None and row.get("host") is not None and r.get("host") == row["host"]
+        ]
+        return (
+            crash is not None
+            and not unnumbered
+            and any(lease["position"] >= since for lease in granted)
+            and max(seen, default=-1) > crash
+        )
+
+    def crash_after(self, row: Row) -> int | None:
+        if row.get("worker_id") is None:
+            return None
+        times = [c["at"] for c in self.crashes if c.get("worker_id") == row["worker_id"] and c["at"] >= row["at"]]
+        return min(times, default=None)
+
+    def run_end(self, run: Row) -> int | None:
+        settled = [
+            row["at"]
+            for row in self.of(run["job_id"], *SETTLEMENTS)
+            if row.get("outcome") == "ok" and row.get("reason") != "early" and _same(row, run)
+        ]
+        ends = [run.get("until"), min(settled, default=None), self.crash_after(run)]
+        return min((end for end in ends if end is not None), default=None)
+
+    def effects(self, job: str) -> dict[str, Doubt]:
+        found: dict[str, list[Row]] = {}
+        for write in self.of(job, "write"):
+            if write.get("effect_key") is not None:
+                found.setdefault(write["effect_key"], []).append(write)
+        return {key: self._applied(writes) for key, writes in found.items()}
+
+    def _applied(self, writes: list[Row]) -> Doubt:
+        if any(self.happened(write) or write.get("reason") == "duplicate" for write in writes):
+            return True
+        return None if any(self.happened(write) is None for write in writes) else False
+
+    def effect_total(self, job: str) -> int | None:
+        return max((r["effect_total"] for r in self.of_any(job) if r.get("effect_total") is not None), default=None)
+
+    def of_any(self, job: str) -> list[Row]:
+        return [row for row in self.rows if row.get("job_id") == job]
+
+    def inventory(self) -> Row | None:
+        taken = [row for row in self.of(None, "inventory") if row.get("job_id") is None]
+        return max(taken, key=lambda row: int(row["at"]), default=None)
+
+    def state(self, job: str) -> str | None:
+        taken = self.inventory()
+        if taken is None:
+            return None
+        listed = [row for row in self.of(job, "inventory") if row["span_id"] == taken["span_id"]]
+        return str(listed[0]["reason"]) if listed else None
+
+    def ending(self, job: str) -> Row | None:
+        ends = [row for row in self.of(job, "ack", "dead_letter") if row.get("outcome") == "ok"]
+        return max(ends, key=lambda row: int(row["at"]), default=None)
+
+    def after_ending(self, job: str) -> Doubt:
+        ending, taken = self.ending(job), self.inventory()
+        return precedes(ending, taken) if ending is not None and taken is not None else None
+
+    def running(self, job: str) -> bool:
+        return any(self.run_end(run) is None for run in self.of(job, "run"))
+
+
+def _execution(row: Row) -> str | None:
+    if row.get("execution_id") is not None:
+        return str(row["execution_id"])
+    if row.get("job_id") is not None and row.get("token") is not None:
+        return f"{row['job_id']}#{row['token']}"
+    return f"{row['job_id']}@{row['span_id']}" if row["event"] == "run" and row.get("job_id") is not None else None
+
+
+def _same(a: Row, b: Row) -> bool:
+    return _alike(a, b, "execution_id")
+
+
+def duplicate_effect(history: History) -> str:
+    keys = {row["effect_key"] for row in history.of(None, "write") if row.get("effect_key") is not None}
+    cases: list[Doubt] = []
+    for key in keys:
+        writes = [row for row in history.of(None, "write") if row.get("effect_key") == key]
+        told = [history.happened(row) for row in writes]
+        guarded = any(row.get("reason") == "duplicate" for row in writes)
+        if told.count(True) > 1:
+            cases.append(True)
+        elif told.count(True) + told.count(None) > 1 and not guarded:
+            cases.append(None)
+    return summary(cases)
+
+
+def concurrent_execution(history: History) -> str:
+    cases: list[Doubt] = []
+    for job in history.jobs:
+        runs = sorted(history.of(job, "run"), key=lambda row: (row["at"], row["span_id"]))
+        for index, a in enumerate(runs):
+            cases += [_overlap(history, a, b) for b in runs[index + 1 :] if not _same(a, b)]
+    return summary(cases)
+
+
+def _overlap(history: History, a: Row, b: Row) -> Doubt:
+    if _handed_over(history, a, b) or _handed_over(history, b, a):
+        return False
+    if not _one_clock(a, b):
+        return None
+    met: Doubt = False
+    for since_a, until_a in _awake(history, a):
+        for since_b, until_b in _awake(history, b):
+            before = None if until_b is None else since_a < until_b
+            behind = None if until_a is None else since_b < until_a
+            both = conjunction(before, behind)
+            met = True if True in (met, both) else None if None in (met, both) else False
+    return met
+
+
+def _handed_over(history: History, a: Row, b: Row) -> bool:
+    settled = [
+        row["position"]
+        for row in history.of(a["job_id"], *SETTLEMENTS)
+        if row.get("outcome") == "ok"
+        and row.get("reason") != "early"
+        and _same(row, a)
+        and row.get("position") is not None
+    ]
+    granted = [r["position"] for r in history.leases(b["job_id"]) if _same(r, b) and r.get("position") is not None]
+    return bool(settled and granted and min(settled) < min(granted))
+
+
+def _awake(history: History, run: Row) -> list[tuple[int, int | None]]:
+    """Stretches in which the run's worker was not stopped; until None = for ever, as far as is known."""
+    ended, worker = history.run_end(run), run.get("worker_id")
+    mine = [row for row in history.of(None, "pause", "resume") if worker and row.get("worker_id") == worker]
+    starts = [run["at"]] + [
+        row["at"]
+        for row in mine
+        if row["event"] == "resume" and row["at"] > run["at"] and (ended is None or row["at"] < ended)
+    ]
+    found = []
+    for since in starts:
+        ends = [row["at"] for row in mine if row["event"] == "pause" and row["at"] >= since]
+        ends += [ended] if ended is not None else []
+        found.append((since, min(ends, default=None)))
+    return found
+
+
+def _takeovers(history: History, events: tuple[str, ...]) -> str:
+    cases: list[Doubt] = []
+    for job in history.jobs:
+        leases = history.leases(job)
+        if len(leases) < 2:
+            continue
+        for action in history.of(job, *events):
+            happened = history.happened(action)
+            if happened is False:
+                continue
+            overtaken = [_newer(leases, action, rival) for rival in leases if not _same(action, rival)]
+            worst = True if True in overtaken else None if None in overtaken else False
+            cases.append(conjunction(worst, happened))
+    return summary(cases)
+
+
+def _newer(leases: list[Row], action: Row, rival: Row) -> Doubt:
+    own = [lease for lease in leases if _same(lease, action)]
+    if action.get("token") is not None and rival.get("token") is not None:
+        newer: Doubt = rival["token"] > action["token"]
+    else:
+        orders = [precedes(lease, rival) for lease in own] or [None]
+        newer = True if True in orders else None if None in orders else False
+    return conjunction(newer, precedes(rival, action))
+
+
+def lost_job(history: History) -> str:
+    return summary([_lost(history, job) for job in history.jobs])
+
+
+def _lost(history: History, job: str) -> Doubt:
+    enqueued = [row for row in history.of(job, "enqueue") if row.get("outcome") == "ok"]
+    completed = [
+        row
+        for row in history.of(job, "ack", "dead_letter", "run")
+        if row.get("outcome") == "ok" and not (row["event"] == "ack" and row.get("reason") == "early")
+    ]
+    total, effects = history.effect_total(job), list(history.effects(job).values())
+    if not enqueued or completed or (total is not None and effects.count(True) >= total):
+        return False
+    taken, ending = history.inventory(), history.ending(job)
+    stale = ending is not None and history.after_ending(job) is not True
+    if history.state(job) is not None and not stale:
+        return False
+    if taken is None or precedes(min(enqueued, key=lambda row: int(row["at"])), taken) is not True or stale:
+        return None
+    settlements = [row for row in history.of(job, "ack", "dead_letter") if row.get("reason") != "early"]
+    if any(history.happened(row) is None for row in settlements):
+        return None
+    if total is not None and effects.count(True) + effects.count(None) >= total:
+        return None
+    runs = history.of(job, "run")
+    if any(run.get("until") is not None and run.get("outcome") in (None, "unknown") for run in runs):
+        return None
+    expiries = [
+        row["until"] for row in history.of(job, "lease", "renew") if row.get("outcome") == "ok" and row["until"]
+    ]
+    live = ending is None and max(expiries, default=0) > taken["at"]
+    return None if history.running(job) or live else True
+
+
+def partial_write(history: History) -> str:
+    return summary([_partial(history, job) for job in history.jobs])
+
+
+def _partial(history: History, job: str) -> Doubt:
+    total, effects = history.effect_total(job), list(history.effects(job).values())
+    applied, unanswered = effects.count(True), effects.count(None)
+    if applied + unanswered == 0 or (total is not None and (applied >= total or total <= 1)):
+        return False
+    if total is None or applied == 0 or applied + unanswered >= total or history.running(job):
+        return None
+    ending, taken = history.ending(job), history.inventory()
+    gone = ending is not None and history.after_ending(job) is not True
+    if history.state(job) in ("ready", "leased") and not gone:
+        return None
+    return None if ending is None and taken is None else True
+
+
+def stuck_lease(history: History) -> str:
+    return summary([_stuck(history, lease) for lease in history.leases(None)])
+
+
+def _stuck(history: History, lease: Row) -> Doubt:
+    job = lease["job_id"]
+    renewals = [row for row in history.of(job, "renew") if row.get("outcome") == "ok" and _same(row, lease)]
+    expiries = [row["until"] for row in (lease, *renewals) if row.get("until") is not None]
+    due = max(expiries, default=history.ended) + max((lease.get("until") or 0) - lease["at"], GRACE_NS)
+    if history.ended <= due:
+        return False
+    own = [row for row in history.of(job, *SETTLEMENTS, "reclaim") if _same(row, lease)]
+    others = [
+        row
+        for row in history.of(job, "lease", *SETTLEMENTS, "reclaim")
+        if not _same(row, lease) and row.get("outcome") == "ok" and precedes(lease, row)
+    ]
+    released = [row for row in own if row.get("outcome") == "ok"]
+    if any(row["at"] <= due for row in (*released, *others)):
+        return False
+    ends = sorted(released, key=lambda row: int(row["at"])) or sorted(others, key=lambda row: int(row["at"]))
+    if ends:
+        return True if ends[0].get("position") is not None or _one_clock(ends[0], lease) else None
+    taken = history.inventory()
+    counted = taken is not None and taken["at"] > due
+    unanswered = any(history.happened(row) is None for row in own)
+    if counted and history.state(job) != "leased":
+        return False if unanswered else None
+    return None if unanswered and not counted else True
+
+
+def causality(history: History) -> str:
+    whole = _covered(history)
+    cases: list[Doubt] = []
+    for job in history.jobs:
+        cases.append(_too_early(history, job, whole))
+        cases += [_stray(history, write, whole) for write in history.of(job, "write")]
+        leases = history.leases(job)
+        cases += [_backwards(a, b) for a in leases for b in leases if a is not b]
+    return summary(cases)
+
+
+def _covered(history: History) -> int:
+    """The last of the queue's numbers up to which none is missing, from 1."""
+    if any(row.get("outcome") == "ok" and row.get("position") is None for row in history.of(None, "enqueue")):
+        return 0
+    numbers = {row.get("position") for row in history.rows}
+    until = 0
+    while until + 1 in numbers:
+        until += 1
+    return until
+
+
+def _proved(row: Row, covered: int) -> bool:
+    return row.get("position") is not None and bool(row["position"] <= covered)
+
+
+def _too_early(history: History, job: str, whole: int) -> Doubt:
+    begun = sorted(history.of(job, "lease", "run"), key=lambda row: int(row["at"]))
+    enqueued = sorted(history.of(job, "enqueue"), key=lambda row: int(row["at"]))
+    if not begun:
+        return False
+    if not enqueued:
+        return True if _proved(begun[0], whole) else None
+    before = precedes(begun[0], enqueued[0])
+    if before is False or (before is None and begun[0]["at"] >= enqueued[0]["at"]):
+        return False
+    return True if _proved(begun[0], whole) else None
+
+
+def _stray(history: History, write: Row, whole: int) -> Doubt:
+    happened = history.happened(write)
+    if happened is False:
+        return False
+    executions = history.of(write["job_id"], "lease", "run")
+    named = write["execution_id"] is not None
+    if not any(_same(write, row) or not named for row in executions):
+        return True if happened and _proved(write, whole) else None
+    own = [lease for lease in history.leases(write["job_id"]) if _same(write, lease)]
+    early = any(precedes(write, lease) for lease in own)
+    return happened if early else False
+
+
+def _backwards(earlier: Row, later: Row) -> Doubt:
+    tokens = None not in (earlier.get("token"), later.get("token")) and later["token"] <= earlier["token"]
+    attempts = None not in (earlier.get("attempt"), later.get("attempt")) and later["attempt"] < earlier["attempt"]
+    return bool(precedes(earlier, later)) and (tokens or attempts)
+
+
+RULES: dict[str, Callable[[History], str]] = {
+    "INV-001": duplicate_effect,
+    "INV-002": concurrent_execution,
+    "INV-003": lambda history: _takeovers(history, ("write",)),
+    "INV-004": lambda history: _takeovers(history, SETTLEMENTS),
+    "INV-005": lost_job,
+    "INV-007": partial_write,
+    "INV-010": stuck_lease,
+    "INV-018": causality,
+}

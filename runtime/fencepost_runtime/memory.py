@@ -49,7 +49,7 @@ class MemoryBackend:
         if job.id in self._jobs:
             return False
         self._jobs[job.id] = job
-        self._rows[job.id] = Row(job.id, "ready", now)
+        self._rows[job.id] = Row(job.id, "ready", now, attempts=0, token=0, expires_at=0)
         return True
 
     def row(self, job_id: str) -> Row:

@@ -37,14 +37,14 @@ from .operations import (
 
 @dataclass(slots=True)
 class Row:
-    """A job's row. `token` is its newest lease's, `expires_at` that lease's end, `attempts` its leases so far."""
+    """A job's row. `token` is its newest lease's, `expires_at` that lease's end, `attempts` its leases; 0 before any."""
 
     id: str
     state: State
     available_at: int
-    attempts: int = 0
-    token: int = 0
-    expires_at: int = 0
+    attempts: int
+    token: int
+    expires_at: int
 
 
 class Storage(Protocol):

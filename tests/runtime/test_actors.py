@@ -138,6 +138,7 @@ def test_a_transaction_takes_all_effects(settle: bool) -> None:
     played = attempt(policy, job=JOB)
     writes = [step for step in played.steps if step.name == "write"]
     assert [(step.operation, step.effect) for step in writes] == [(None, effect) for effect in JOB.effects]
+    assert played.words[1:9] == ["start", "work 0", "sleep", "write 0", "work 1", "write 1", "work 2", "apply"]
     assert played.only("apply").operation == WriteAll("job", JOB.effects, 1, True, True, settle)
     assert played.only("apply").names == (("apply", "settle") if settle else ("apply",))
 
@@ -154,23 +155,26 @@ def test_a_job_without_effects_is_worked_and_settled() -> None:
     assert attempt(Policy(writes="atomic"), job=job).words[1:6] == ["start", "work 0", "apply", "settle", "finish"]
 
 
+THIRD = 100 * MS
+
+
 @pytest.mark.parametrize(
-    ("work_ms", "renewals", "sleeps_ms"),
+    ("work_ns", "renewals", "slept"),
     [
         (0, 0, []),
         (1, 0, [1]),
-        (100, 0, [100]),
-        (101, 1, [100, 1]),
-        (200, 1, [100, 100]),
-        (201, 2, [100, 100, 1]),
-        (350, 3, [100, 100, 100, 50]),
+        (THIRD, 0, [THIRD]),
+        (THIRD + 1, 1, [THIRD, 1]),
+        (2 * THIRD, 1, [THIRD, THIRD]),
+        (2 * THIRD + 1, 2, [THIRD, THIRD, 1]),
+        (7 * THIRD // 2, 3, [THIRD, THIRD, THIRD, THIRD // 2]),
     ],
 )
-def test_a_lease_is_renewed_between_thirds_of_it(work_ms: int, renewals: int, sleeps_ms: list[int]) -> None:
+def test_a_lease_is_renewed_between_thirds_of_it(work_ns: int, renewals: int, slept: list[int]) -> None:
     """Work is slept in slices of a third of the lease, with one renewal between two slices and none after the last."""
-    played = attempt(Policy(renew=True, lease_ms=300), job=a_job(work_ms=work_ms))
+    played = attempt(Policy(renew=True, lease_ms=300), {"work 0": work_ns})
     sleeps = [step.planned_ns for step in played.steps if step.name == "sleep"]
-    assert sleeps == [slept * MS for slept in sleeps_ms]
+    assert sleeps == slept
     renews = [step.operation for step in played.steps if step.name == "renew"]
     assert renews == [Renew("job", 1, 300 * MS)] * renewals
     middle = [step.name for step in played.steps if step.name in ("sleep", "renew")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from runtime.support import LEASE, START, Desk
 
-from fencepost_runtime.operations import Answer, Expired, Reclaim, Retry, Scanned, Settle, Settlement
+from fencepost_runtime.operations import Answer, Effect, Expired, Reclaim, Retry, Scanned, Settle, Settlement, Write
 
 
 def test_an_ack_ends_a_job(desk: Desk) -> None:
@@ -257,9 +257,10 @@ def test_a_reclaim_counts_leases(desk: Desk, max_attempts: int, state: str, guar
 
 
 def test_a_token_of_a_job_that_was_never_leased_is_none(desk: Desk) -> None:
-    """Nothing that goes by token touches a job that nobody leased yet."""
+    """Nothing that goes by token settles a job that nobody leased yet, and nothing fences it."""
     desk.enqueue("a")
     assert desk.answer(Settle("a", 0, "ack", True)).reason == "stale_token"
     assert desk.answer(Retry("a", 0, 0, 9, True)).reason == "stale_token"
     assert desk.answer(Reclaim("a", 0, True, 9)).reason == "lease_changed"
+    assert desk.answer(Write("a", Effect("k", "acc", 1), 0, fencing=True, dedupe=False)).accepted
     assert desk.held() == {"a": "ready"}

@@ -26,6 +26,7 @@ from fencepost_recorder.wal import Ending, Frame, FrameType, LogReader, Loss
 
 IMPORT_KIND = "import"
 _IDS_BYTES = 28
+_SPAN_TYPES = frozenset({FrameType.START, FrameType.END, FrameType.WHOLE})
 _UNKNOWN_ORIGIN = origin_of(ResourceSpans(), ScopeSpans())
 
 
@@ -106,7 +107,7 @@ def _repeated_ids(logs: list[Log]) -> set[int]:
         reader = log.open()
         with reader.stream:
             for frame in reader.frames() if log.header is not None else ():
-                key = _ids(frame.payload) if FrameType.START <= frame.type <= FrameType.WHOLE else None
+                key = _ids(frame.payload) if frame.type in _SPAN_TYPES else None
                 if key is None:
                     continue
                 if frame.type is not FrameType.END:

@@ -326,15 +326,23 @@ def encode_dropped_attributes(number: int, out: list[bytes]) -> None:
 
 
 def _content(span: ReadableSpan, out: list[bytes], content: bool) -> None:
-    attributes = attributes_of(span)
     if content:
+        attributes = attributes_of(span)
         encode_dropped_attributes(span.dropped_attributes + encode_attributes(attributes, out), out)
         encode_events(span, out)
         encode_links(span, out)
     else:
-        encode_dropped_attributes(span.dropped_attributes + len(attributes), out)
-        _count(b"\x60", span.dropped_events + len(span.events), out)
-        _count(b"\x70", span.dropped_links + len(span.links), out)
+        encode_dropped_attributes(_number_of(span, "attributes"), out)
+        _count(b"\x60", _number_of(span, "events"), out)
+        _count(b"\x70", _number_of(span, "links"), out)
+
+
+def _number_of(span: ReadableSpan, name: str) -> int:
+    """How many there are, those included that the SDK dropped; 1 when not even that can be told."""
+    try:
+        return len(getattr(span, name)) + int(getattr(span, f"dropped_{name}"))
+    except Exception:
+        return 1
 
 
 def encode_resource(resource: Resource, replaced: Attributes) -> bytes:

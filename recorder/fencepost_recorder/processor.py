@@ -78,6 +78,7 @@ class RecordingSpanProcessor(SpanProcessor):
         return self.lost == 0
 
     def _record(self, kind: int, encode: Callable[[ReadableSpan], bytes], span: ReadableSpan) -> None:
+        writer = None
         try:
             if self._pid != _getpid():
                 self._after_fork()  # forked by code that runs no Python hooks
@@ -90,7 +91,13 @@ class RecordingSpanProcessor(SpanProcessor):
             ref = known[0] if known is not None else self._introduce(writer, span)
             writer.append(kind, payload, ref)
         except Exception:
-            self._lost_unwritten += 1
+            self._lose(writer)
+
+    def _lose(self, writer: LogWriter | None) -> None:
+        if writer is None:
+            self._lost_unwritten += 1  # a fork that could not open a log of its own: nobody to tell
+        else:
+            writer.lose()
 
     def _open(self) -> LogWriter:
         self._writer = LogWriter(self._folder)

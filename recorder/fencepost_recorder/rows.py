@@ -121,7 +121,16 @@ def check_span(span: Span) -> None:
 
 def attributes_of(pairs: Iterable[KeyValue]) -> dict[str, Any]:
     """Attributes as JSON-ready values; of a key given twice, the last."""
-    return {pair.key: _value(pair.value) for pair in pairs}
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        value = pair.value
+        kind = value.WhichOneof("value")
+        if kind is None:
+            found[pair.key] = None
+        else:
+            convert = _CONVERSIONS.get(kind)
+            found[pair.key] = getattr(value, kind) if convert is None else convert(getattr(value, kind))
+    return found
 
 
 def _value(value: AnyValue) -> Any:

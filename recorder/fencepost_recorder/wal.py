@@ -195,26 +195,28 @@ class LogReader:
             yield frame
 
     def _next_frame(self) -> Frame | None:
-        head = self._take(FRAME_OVERHEAD_BYTES)
+        # Bytes beyond `limit` belong to a producer that is still writing: not ours to read.
+        left = self.limit - self.offset - FRAME_OVERHEAD_BYTES
+        head = self.stream.read(FRAME_OVERHEAD_BYTES) if left >= 0 else b""
         if len(head) < FRAME_OVERHEAD_BYTES:
             return self._stop(Ending.TORN, "the file ends within a frame")
         size, kind, sequence, time_unix_nano, ref = FRAME_HEAD.unpack_from(head, _CRC_BYTES)
         if size > MAX_PAYLOAD_BYTES:
             return self._stop(Ending.CORRUPT, "a frame claims an impossible size")
-        payload = self._take(size, already=len(head))
+        payload = self.stream.read(size) if size <= left else b""
         if len(payload) < size:
             return self._stop(Ending.TORN, "the file ends within a frame")
         if zlib.crc32(payload, zlib.crc32(head[_CRC_BYTES:])) != int.from_bytes(head[:_CRC_BYTES], "little"):
             return self._stop(Ending.CORRUPT, "a frame's checksum does not match its bytes")
-        if kind not in _TYPES or max(sequence, time_unix_nano) > MAX_SEQUENCE or not self._is_due(sequence):
+        due = self.next_sequence <= sequence <= MAX_SEQUENCE or self._is_late(sequence)
+        if kind not in _TYPES or time_unix_nano > MAX_SEQUENCE or not due:
             return self._stop(Ending.CORRUPT, "a frame has an impossible type, time or sequence number")
-        self.offset += len(head) + size
+        self.offset += FRAME_OVERHEAD_BYTES + size
         return Frame(_TYPES[kind], sequence, time_unix_nano, ref, payload)
 
-    def _is_due(self, sequence: int) -> bool:
-        """Whether a number is next or later, or one that was found missing a moment ago (see `append`)."""
-        recent = self.breaks[-_LATE_BREAKS:]
-        return sequence >= self.next_sequence or any(one.first_seq <= sequence <= one.last_seq for one in recent)
+    def _is_late(self, sequence: int) -> bool:
+        """Whether a number was found missing a moment ago: a signal handler's frame overtook it."""
+        return any(one.first_seq <= sequence <= one.last_seq for one in self.breaks[-_LATE_BREAKS:])
 
     def _follow(self, frame: Frame) -> None:
         if frame.sequence < self.next_sequence:
@@ -229,7 +231,6 @@ class LogReader:
         self.closed = frame.type is FrameType.CLOSE
 
     def _take(self, size: int, already: int = 0) -> bytes:
-        # Bytes beyond `limit` belong to a producer that is still writing: not ours to read.
         return self.stream.read(max(0, min(size, self.limit - self.offset - already)))
 
     def _stop(self, ending: Ending, reason: str) -> Frame | None:

@@ -79,6 +79,13 @@ class LogWriter:
                 self._tell()
             return self._append(kind, payload, ref)
 
+    def lose(self) -> None:
+        """Count a frame that could not even be made; the gap in the numbers tells of it, as of one not written."""
+        with self.lock:
+            sequence = self._next
+            self._next = sequence + 1
+            self._count_loss(sequence, time_ns(), errno.EINVAL)
+
     def close(self) -> None:
         """Write the CLOSE frame and let go of the file. A later append opens it again."""
         with self.lock:

@@ -416,8 +416,18 @@ def test_nothing_a_span_holds_raises_into_the_program(lab: Any) -> None:
     odd_row, broken_row = recording.spans().to_pylist()
     assert odd_row["dropped_attributes_count"] == 1
     assert broken_row["name"] == "broken"
-    causes = {gap["cause"] for gap in recording.gaps().to_pylist()}
-    assert "dropped_attributes" in causes
+    assert broken_row["duration_time_unix_nano"] is not None
+    assert [gap["cause"] for gap in recording.gaps().to_pylist()] == ["dropped_attributes"] * 2
+
+
+def test_a_span_that_cannot_be_told_at_all_is_a_gap(lab: Any) -> None:
+    lab.tracer.start_span("before").end()
+    span = lab.tracer.start_span("gone")
+    span._status = None
+    span.end()
+    recording = lab.seal()
+    [gap] = recording.gaps().to_pylist()
+    assert (gap["cause"], gap["lost"], gap["first_seq"], gap["last_seq"]) == ("write_failed", 1, 5, 5)
 
 
 def test_a_folder_that_cannot_be_written_is_refused_with_a_sentence(tmp_path: Path) -> None:

@@ -107,8 +107,7 @@ def forbidden_imports(package: str, path: Path) -> list[str]:
     return [
         f"{path.name}:{line} imports {name}"
         for line, name in imported_names(path)
-        if name.split(".")[0] not in sys.stdlib_module_names
-        and not any(is_below(name, prefix) for prefix in allowed)
+        if name.split(".")[0] not in sys.stdlib_module_names and not any(is_below(name, prefix) for prefix in allowed)
     ]
 
 
@@ -152,8 +151,7 @@ def test_no_module_outgrows_its_reader() -> None:
     long = {
         name: lines
         for name in tracked()
-        if name.endswith((".py", ".sql"))
-        and (lines := len((ROOT / name).read_text("utf-8").splitlines())) > MAX_LINES
+        if name.endswith((".py", ".sql")) and (lines := len((ROOT / name).read_text("utf-8").splitlines())) > MAX_LINES
     }
     assert long == {}
 

@@ -82,11 +82,22 @@ def readings(recording: Recording) -> Iterator[Incident]:
 
 def readings_of(announced: Scenario, seed: int, rows: Sequence[Row]) -> Iterator[Incident]:
     """The readings of these events (rows of the `events` relation), of a run of the `announced` scenario."""
+    _refuse_unordered(rows)
     told = stories(rows)
     for hows in _hows(rows):
         inferences = tuple(_inferences(announced, told, hows))
         scenario = replace(announced, faults=tuple(inference.fault for inference in inferences))
         yield Incident(scenario, seed, tuple(_schedule(told, hows)), inferences, tuple(rows))
+
+
+def _refuse_unordered(rows: Sequence[Row]) -> None:
+    """Raise NotReplayable for events whose place in their actor's story nobody can know."""
+    for row in rows:
+        placed = row["at"] is not None and row["producer_seq"] is not None
+        if row["event"] == "run" and row["producer_end_seq"] is not None:
+            placed = placed and row["until"] is not None
+        if not placed:
+            raise NotReplayable(f"The {row['event']} event of span {row['span_id']} has no time or no place in its log.")
 
 
 def _announced(recording: Recording) -> tuple[Scenario, int]:

@@ -54,7 +54,8 @@ def import_otlp(
     `producer_seq` is its place in the files, in the order given. Logs, metrics and profiles are skipped;
     `manifest.imported` counts them, file by file.
 
-    Raises ImportFailed (a file cannot be read or holds no span at all: then nothing is written), RecordingExists,
+    An empty file beside others is what an exporter leaves whose process ended no span, and no error.
+    Raises ImportFailed (a file cannot be read, or there is no span in any: then nothing is written), RecordingExists,
     InvalidRecordingId, StorageError. A recording appears under its name whole or not at all.
     """
     if not files:
@@ -224,6 +225,8 @@ def _summary(counts: list[_Counts]) -> dict[str, Any]:
 
 def _nothing(counts: list[_Counts]) -> str:
     names = ", ".join(one.name for one in counts[:3]) + (" …" if len(counts) > 3 else "")
+    if all(one.format == otlp.EMPTY for one in counts):
+        return f"{names} {'is' if len(counts) == 1 else 'are'} empty: no OTLP traces to import"
     skipped = _summary(counts)["skipped"]
     if skipped:
         return f"{names}: not a single span, only {' and '.join(sorted(skipped))}; export traces as OTLP"

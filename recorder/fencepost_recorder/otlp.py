@@ -17,6 +17,7 @@ from fencepost_recorder import otlpjson, wire
 from fencepost_recorder.errors import ImportFailed
 from fencepost_recorder.source import Source, unzstd
 
+EMPTY = "empty"
 _HEAD = 4096
 _OTHERS = ("resourceLogs", "resourceMetrics", "resourceProfiles")
 
@@ -81,7 +82,10 @@ def detect(source: Source, reopen: Callable[[], Source], message_bytes: int, doc
     """What the file holds. Raises ImportFailed when nothing that is understood."""
     head = source.peek(_HEAD)
     if not head.strip():
-        raise ImportFailed(f"{source.name} is empty: it holds no OTLP traces")
+        if len(head) == _HEAD:
+            raise ImportFailed(f"{source.name} begins with more than {_HEAD} blanks: it holds no OTLP traces")
+        # What an exporter leaves whose process ended no span.
+        return Format(EMPTY, lambda _: iter(()))
     if _is_text(head):
         if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in (b"{", b"["):
             raise ImportFailed(f"{source.name} is text, but not JSON: it holds no OTLP traces")

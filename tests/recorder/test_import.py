@@ -393,14 +393,32 @@ def test_a_file_without_a_single_span_is_refused_in_a_sentence_and_nothing_is_wr
     assert not recordings.exists() or list(recordings.iterdir()) == []
 
 
+def test_an_empty_file_beside_others_is_no_error_and_is_counted(spans: Spans, recordings: Path, tmp_path: Path) -> None:
+    full, empty = tmp_path / "full.jsonl", tmp_path / "empty.jsonl"
+    full.write_bytes(json_lines(spans, tmp_path))
+    empty.touch()
+    alone, beside = (import_otlp(files, recordings, tool_version="1") for files in ([full], [empty, full]))
+    assert beside.spans().num_rows == alone.spans().num_rows > 0
+    assert beside.manifest.imported is not None
+    assert [one["format"] for one in beside.manifest.imported["files"]] == ["empty", "JSON lines"]
+
+
+def test_two_empty_files_are_refused_by_name(recordings: Path, tmp_path: Path) -> None:
+    files = [tmp_path / "one.jsonl", tmp_path / "two.jsonl"]
+    for file in files:
+        file.touch()
+    with pytest.raises(ImportFailed, match=r"one\.jsonl, two\.jsonl are empty"):
+        import_otlp(files, recordings, tool_version="1")
+
+
 LIMITS = Limits(file_bytes=4 * 1024**2, message_bytes=256 * 1024, document_bytes=1024**2)
 
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (gzip.compress(b" " * 64 * 1024**2), "a line of more than|is empty"),
-        (gzip.compress((b" " * 1000 + b"\n") * 10_000), "more than 4 MiB once decompressed|is empty"),
+        (gzip.compress(b" " * 64 * 1024**2), "a line of more than|more than 4096 blanks"),
+        (gzip.compress((b" " * 1000 + b"\n") * 10_000), "more than 4 MiB once decompressed|more than 4096 blanks"),
         (gzip.compress(b'{"resourceSpans":[]}\n' * 400_000), "more than 4 MiB once decompressed"),
         (b'{"resourceSpans":\n[' + b"{},\n" * 400_000 + b"{}]}", "one JSON document of more than 1 MiB"),
         (b'{"a":"' + b"x" * 1024**2 + b'"}', "a line of more than"),

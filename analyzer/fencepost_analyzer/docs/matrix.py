@@ -1,0 +1,101 @@
+"""Verdicts that pages state, computed: scenarios under policies, in the simulator, judged by every invariant.
+
+A cell is stated only if it comes out alike under several seeds, that is, under several schedules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from fencepost_analyzer.check import judge_many
+from fencepost_analyzer.database import events_table
+from fencepost_analyzer.docs.errors import DocsError
+from fencepost_runtime.columns import ColumnSink
+from fencepost_runtime.scenario import Scenario
+from fencepost_runtime.simulate import simulate
+
+SEEDS = (1, 2, 3)
+
+K = TypeVar("K", bound=Hashable)
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a scenario comes to: broken invariants, undecided ones, and jobs whose effects are not all applied."""
+
+    violated: tuple[str, ...]
+    unknown: tuple[str, ...]
+    undone: tuple[str, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether every invariant holds; jobs may still be undone, buried where people can find them."""
+        return not self.violated and not self.unknown
+
+    def cell(self) -> str:
+        """As a table states it: "holds", or what does not."""
+        said = [", ".join(self.violated)] if self.violated else []
+        said += [f"unknown: {', '.join(self.unknown)}"] if self.unknown else []
+        verdict = "; ".join(said) or "holds"
+        return verdict + (f" ({len(self.undone)} not done)" if self.undone else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a job ended: leases granted, and done or what the queue still holds it as: ready, leased, dead."""
+
+    job_id: str
+    leases: int
+    state: str
+
+
+def outcomes(cases: Mapping[K, Scenario]) -> dict[K, Outcome]:
+    """Runs every case under every seed and judges all of them in one pass. Raises DocsError where seeds disagree."""
+    rows: list[dict[str, Any]] = []
+    runs: list[tuple[K, tuple[str, ...]]] = []
+    for case, scenario in cases.items():
+        for seed in SEEDS:
+            told = events(scenario, seed, schedule=len(runs))
+            runs.append((case, _undone(scenario, told)))
+            rows += told
+    found: dict[K, Outcome] = {}
+    for schedule, judgement in judge_many(events_table(rows)).items():
+        case, undone = runs[schedule]
+        unknown = tuple(name for name in judgement.unknown if name not in judgement.vacuous)
+        outcome = Outcome(judgement.violated, unknown, undone)
+        if found.setdefault(case, outcome) != outcome:
+            raise DocsError(f"The verdict on {case} depends on the schedule: {found[case].cell()}, {outcome.cell()}.")
+    return found
+
+
+def events(scenario: Scenario, seed: int, *, schedule: int = 0) -> list[dict[str, Any]]:
+    """The events of one simulated run."""
+    sink = ColumnSink(schedule)
+    simulate(scenario, sink, seed)
+    return sink.rows()
+
+
+def changed(scenario: Scenario, fields: Mapping[str, Any]) -> Scenario:
+    """The scenario with some fields of every queue's policy changed."""
+    queues = tuple(replace(queue, policy=queue.policy.replace(**fields)) for queue in scenario.queues)
+    return replace(scenario, queues=queues)
+
+
+def endings(scenario: Scenario) -> tuple[list[Ending], int]:
+    """How each job of one simulated run ended, by the inventory taken after it; and how many workers died in it."""
+    rows = events(scenario, SEEDS[0])
+    deaths = sum(1 for row in rows if row["event"] == "crash")
+    held = {row["job_id"]: row["reason"] for row in rows if row["event"] == "inventory"}
+    return [Ending(job.id, _leases(rows, job.id), held.get(job.id, "done")) for job in scenario.jobs], deaths
+
+
+def _leases(rows: Iterable[Row], job_id: str) -> int:
+    return sum(1 for row in rows if row["event"] == "lease" and row["job_id"] == job_id)
+
+
+def _undone(scenario: Scenario, rows: Iterable[Row]) -> tuple[str, ...]:
+    applied = {row["effect_key"] for row in rows if row["event"] == "write" and row["outcome"] == "ok"}
+    return tuple(job.id for job in scenario.jobs if not {effect.key for effect in job.effects} <= applied)

@@ -97,7 +97,8 @@ def _refuse_unordered(rows: Sequence[Row]) -> None:
         if row["event"] == "run" and row["producer_end_seq"] is not None:
             placed = placed and row["until"] is not None
         if not placed:
-            raise NotReplayable(f"The {row['event']} event of span {row['span_id']} has no time or no place in its log.")
+            what = f"The {row['event']} event of span {row['span_id']}"
+            raise NotReplayable(f"{what} has no time or no place in its log.")
 
 
 def _announced(recording: Recording) -> tuple[Scenario, int]:

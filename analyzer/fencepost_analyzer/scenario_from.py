@@ -366,7 +366,7 @@ def _slow_fault(job: Job, queue: Queue, attempt: int, index: int, elapsed: int, 
     planned = job.work_ms * MS if index == 0 else 0
     slice_ns = policy.lease_ms * MS // 3
     point = Point(job.id, attempt, "work", index)
-    if policy.renew:
+    if policy.renews:
         # So many renewals, so many slices of work: the last slice has none after it.
         if renewals == max(0, -(-planned // slice_ns) - 1):
             return None

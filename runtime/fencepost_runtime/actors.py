@@ -142,7 +142,7 @@ class _Attempt:
         left: int = await self._step("work", index=index, planned_ns=planned)
         slice_ns = self._policy.lease_ms * MS // 3
         while left > 0:
-            pause = min(left, slice_ns) if self._policy.renew else left
+            pause = min(left, slice_ns) if self._policy.renews else left
             await self._step("sleep", planned_ns=pause)
             left -= pause
             # Only a worker that renews has work left after its first sleep.

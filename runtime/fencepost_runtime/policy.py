@@ -32,7 +32,7 @@ class Policy:
     """The rules that one queue's workers follow. Times are milliseconds, attempts count from 1.
 
     `ack`: when a lease is settled: at delivery, after the work, or in the transaction of the writes.
-    `renew`: a worker extends its lease at every third of it while it works.
+    `renew`: a worker extends its lease at every third of it while it works, unless it has acknowledged already.
     `fencing`: the store refuses a write whose token is not the newest lease's.
     `dedupe`: the store refuses a second write under one effect key.
     `writes`: one transaction an effect, or one for all effects of an attempt.
@@ -75,6 +75,11 @@ class Policy:
             raise PolicyError(
                 'ack = "with_writes" settles inside the transaction of the writes: set writes = "atomic".'
             )
+
+    @property
+    def renews(self) -> bool:
+        """Whether there is a lease to renew while the work lasts: an early acknowledgement has ended it."""
+        return self.renew and self.ack != "early"
 
     def backoff_before(self, attempt: int) -> int:
         """Milliseconds from a failed `attempt` (1-based) to the moment the job may be leased again; a day at most."""

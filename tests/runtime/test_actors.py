@@ -181,6 +181,13 @@ def test_a_lease_is_renewed_between_thirds_of_it(work_ns: int, renewals: int, sl
     assert middle == (["sleep", "renew"] * len(sleeps))[: len(sleeps) + renewals]
 
 
+def test_an_early_settle_leaves_nothing_to_renew() -> None:
+    """Whoever acknowledged before the work holds no lease any more, so it renews none and works on."""
+    played = attempt(Policy(ack="early", renew=True, lease_ms=300), job=a_job(work_ms=1_000))
+    assert played.told == ["start", "settle", "write 0", "write 1", "finish"]
+    assert [step.planned_ns for step in played.steps if step.name == "sleep"] == [1_000 * MS]
+
+
 def test_without_renewal_work_is_slept_at_once() -> None:
     """Without renewal the whole work is one sleep, however long the lease."""
     played = attempt(Policy(lease_ms=300), job=a_job(work_ms=1_000))

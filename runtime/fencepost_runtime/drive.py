@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, NoReturn
 
 from .actors import MS
 from .errors import BackendError, ConnectionLost
 from .facts import Narrator
 from .operations import Backend, Clock, State
-from .scenario import Fault, Point, Scenario, When
+from .scenario import Fault, Point, Queue, Scenario, When
 from .steps import Step
 
 # Steps that a driver answers by itself: nothing durable happens and nothing is told.
@@ -93,14 +93,27 @@ def work_ns(step: Step, faults: Faults) -> int:
     return fault.at_most_ms * MS if fault is not None else step.planned_ns
 
 
+def producer_name(queue: Queue) -> str:
+    return f"{queue.name}-producer"
+
+
+def worker_name(queue: Queue, number: int) -> str:
+    """The name of a queue's worker `number`, from 1."""
+    return f"{queue.name}-worker-{number}"
+
+
+def reclaimer_name(queue: Queue) -> str:
+    return f"{queue.name}-reclaimer"
+
+
 def nothing_left(
-    scenario: Scenario, held: Callable[[str], tuple[tuple[str, State], ...]], live: Callable[[str], int]
+    scenario: Scenario, held: Callable[[str], tuple[tuple[str, State], ...]], live: Collection[str]
 ) -> bool:
-    """Whether no queue holds a job that a live actor could still move, given that all of them are idle."""
+    """Whether no queue holds a job that an actor could still move, given the names of those alive, all of them idle."""
     for queue in scenario.queues:
-        if live(queue.name) == 0:
+        if not any(worker_name(queue, number) in live for number in range(1, queue.workers + 1)):
             continue
-        movable: tuple[State, ...] = ("ready",) if queue.policy.reclaim == "none" else ("ready", "leased")
+        movable: tuple[State, ...] = ("ready", "leased") if reclaimer_name(queue) in live else ("ready",)
         if any(state in movable for _, state in held(queue.name)):
             return False
     return True

@@ -37,7 +37,7 @@ from .operations import (
 
 @dataclass(slots=True)
 class Row:
-    """A job's row. `token` is its newest lease's, `expires_at` that lease's end, `attempts` its leases; 0 before any."""
+    """A job's row. `token` is its newest lease's, `expires_at` when that ends, `attempts` its leases; 0 before any."""
 
     id: str
     state: State

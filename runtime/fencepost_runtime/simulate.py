@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NoReturn
 
 from .actors import MS, producer, reclaimer, stocktaking, worker
-from .drive import SILENT, Faults, matches, nothing_left, perform, work_ns
+from .drive import SILENT, Faults, matches, nothing_left, perform, producer_name, reclaimer_name, work_ns, worker_name
 from .errors import BackendError, ConnectionLost, Diverged
 from .facts import Fact, Narrator, Sink
 from .memory import MemoryBackend
-from .scenario import Fault, Point, Scenario
+from .scenario import DURABLE, Fault, Point, Scenario
 from .steps import Step
 
 # Virtual time begins at 2026-01-01T00:00:00Z, in Unix nanoseconds.
@@ -40,9 +40,8 @@ class Simulated:
 
 
 class _Actor:
-    def __init__(self, name: str, queue: str, script: Coroutine[Step, Any, None], sink: Sink, wake_at: int) -> None:
+    def __init__(self, name: str, script: Coroutine[Step, Any, None], sink: Sink, wake_at: int) -> None:
         self.name = name
-        self.queue = queue
         self.script = script
         self.narrator = Narrator(name, sink)
         self.wake_at = wake_at
@@ -66,7 +65,8 @@ class _Actor:
 
     @property
     def alive(self) -> bool:
-        return self.step is not None
+        # A process can be stopped after its last step: it still has to end.
+        return self.step is not None or self.paused is not None
 
 
 class _World:
@@ -79,9 +79,7 @@ class _World:
         self.now = EPOCH
         self.faults = Faults(faults)
         self.supervisor = Narrator(SUPERVISOR, sink)
-        self.actors = [
-            _Actor(name, queue, script, sink, EPOCH + rng.randrange(*STEP_NS)) for name, queue, script in cast(scenario)
-        ]
+        self.actors = [_Actor(name, script, sink, EPOCH + rng.randrange(*STEP_NS)) for name, script in cast(scenario)]
 
     def clock(self) -> int:
         return self.now
@@ -106,7 +104,7 @@ class _World:
 
     def take_stock(self) -> Simulated:
         queues = [queue.name for queue in self.scenario.queues]
-        last = _Actor(SUPERVISOR, "", stocktaking(queues), self.sink, self.now)
+        last = _Actor(SUPERVISOR, stocktaking(queues), self.sink, self.now)
         last.narrator = self.supervisor
         while last.step is not None:
             last.advance(self.perform(last, last.step))
@@ -117,17 +115,17 @@ class _World:
             actor.script.close()
 
 
-def cast(scenario: Scenario) -> list[tuple[str, str, Coroutine[Step, Any, None]]]:
-    """The scenario's actors: name, queue and script. Both drivers run these."""
-    actors: list[tuple[str, str, Coroutine[Step, Any, None]]] = []
+def cast(scenario: Scenario) -> list[tuple[str, Coroutine[Step, Any, None]]]:
+    """The scenario's actors: name and script. Both drivers run these."""
+    actors: list[tuple[str, Coroutine[Step, Any, None]]] = []
     for queue in scenario.queues:
-        actors.append((f"{queue.name}-producer", queue.name, producer(queue.jobs)))
+        actors.append((producer_name(queue), producer(queue.jobs)))
         for number in range(1, queue.workers + 1):
-            name = f"{queue.name}-worker-{number}"
-            actors.append((name, queue.name, worker(name, queue.name, queue.policy, scenario.poll_ms)))
+            name = worker_name(queue, number)
+            actors.append((name, worker(name, queue.name, queue.policy, scenario.poll_ms)))
         if queue.policy.reclaim != "none":
             script = reclaimer(queue.name, queue.policy, scenario.poll_ms)
-            actors.append((f"{queue.name}-reclaimer", queue.name, script))
+            actors.append((reclaimer_name(queue), script))
     return actors
 
 
@@ -148,6 +146,8 @@ class _Free(_World):
         super().__init__(scenario, sink, scenario.faults, self.rng)
         self.horizon = EPOCH + scenario.at_most_ms * MS
         self.over = False
+        self.awaited = {fault.until for fault in scenario.faults if fault.until is not None}
+        self.reached: set[Point] = set()
 
     def run(self) -> Simulated:
         while actor := min((a for a in self.actors if a.alive), key=lambda a: a.wake_at, default=None):
@@ -217,7 +217,9 @@ class _Free(_World):
         if fault.kind == "kill":
             raise _Killed
         actor.paused = fault
-        actor.wake_at = self.now + fault.at_most_ms * MS
+        # Whoever waits for what has happened already does not wait.
+        reached = fault.until in self.reached
+        actor.wake_at = self.now + (self.rng.randrange(*STEP_NS) if reached else fault.at_most_ms * MS)
         self.supervisor.observed("pause", actor.name, "SIGSTOP", self.now)
         return True
 
@@ -227,19 +229,18 @@ class _Free(_World):
         actor.wake_at = self.now + self.rng.randrange(*STEP_NS)
 
     def wake_waiting(self, step: Step) -> None:
+        reached = {point for point in self.awaited if matches(point, step)}
+        self.reached |= reached
         for actor in self.actors:
-            until = actor.paused.until if actor.paused else None
-            if until is not None and matches(until, step):
+            if actor.paused is not None and actor.paused.until in reached:
                 self.resume(actor)
 
     def finished(self) -> bool:
         if not self.over:
             busy = any(a.alive and not a.idle for a in self.actors)
-            self.over = not busy and nothing_left(self.scenario, self.backend.held, self.live)
+            live = {a.name for a in self.actors if a.alive}
+            self.over = not busy and nothing_left(self.scenario, self.backend.held, live)
         return self.over
-
-    def live(self, queue: str) -> int:
-        return sum(1 for a in self.actors if a.alive and a.queue == queue and "-worker-" in a.name)
 
 
 How = Literal[
@@ -299,7 +300,7 @@ class _Guided(_World):
         super().__init__(scenario, self.counter, slow, random.Random(0))
         self.schedule = schedule
         queues = [queue.name for queue in scenario.queues]
-        self.actors.append(_Actor(SUPERVISOR, "", stocktaking(queues), self.counter, EPOCH))
+        self.actors.append(_Actor(SUPERVISOR, stocktaking(queues), self.counter, EPOCH))
         self.by_name = {actor.name: actor for actor in self.actors}
         # Entries of an actor that a step of it has told already.
         self.owed: dict[str, int] = {}
@@ -330,6 +331,8 @@ class _Guided(_World):
                 continue
             before = self.counter.opened
             if _is_struck(step, told):
+                if step.name not in DURABLE:
+                    raise Diverged(f"{told.actor}'s {step.name} step cannot end in {told.how}.")
                 self.faults.add(_struck(step, told.how))
             try:
                 answer = self.perform(actor, step)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from .actors import MS, stocktaking
-from .drive import Faults, nothing_left, perform
+from .drive import Faults, nothing_left, perform, producer_name
 from .errors import BackendError, ConnectionLost
 from .facts import Narrator
 from .processes import Spec, flush, fork_child, hook
@@ -36,7 +36,6 @@ class Supervisor:
     def __init__(self, spec: Spec) -> None:
         self._spec = spec
         self._names: dict[int, str] = {}
-        self._queue_of: dict[str, str] = {}
         self._idle: set[str] = set()
         self._paused: dict[str, _Paused] = {}
         self._reached: set[int] = set()
@@ -79,10 +78,9 @@ class Supervisor:
             os.close(self._reports)
             os.close(self._stop)
 
-        for name, queue, script in cast(self._spec.scenario):
+        for name, script in cast(self._spec.scenario):
             pid = fork_child(name, self._spec, script, close=close, report=report, stop=stop)
             self._names[pid] = name
-            self._queue_of[name] = queue
 
     def _supervise(self) -> None:
         deadline = time.monotonic() + self._spec.scenario.at_most_ms / 1_000
@@ -155,16 +153,13 @@ class Supervisor:
     def _finished(self) -> bool:
         """Nothing moves any more: every live actor is idle and no queue holds a job that one could take."""
         live = set(self._names.values())
-        if self._paused or any(name.endswith("-producer") for name in live):
+        if self._paused or any(producer_name(queue) in live for queue in self._spec.scenario.queues):
             return False
         # Read the queues first, the reports after: a worker that took a job in between has said so.
-        if not nothing_left(self._spec.scenario, self._backend.held, self._live):
+        if not nothing_left(self._spec.scenario, self._backend.held, live):
             return False
         self._listen(wait_s=0)
         return live <= self._idle
-
-    def _live(self, queue: str) -> int:
-        return sum(1 for name in self._names.values() if self._queue_of[name] == queue and "-worker-" in name)
 
     def _kill_all(self) -> None:
         for pid in self._names:

@@ -1,0 +1,160 @@
+"""The command as the shell runs it: streams kept apart, pipes that break, Ctrl-C, terminals."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import termios
+import unicodedata
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from analyzer.lab import PROGRAM, spawn
+
+from fencepost_recorder import list_recordings
+
+# Colours and the erasing of a line are Rich's own; nothing else may be on a terminal.
+OURS = re.compile(r"\x1b\[[0-9;]*m|\x1b\[[0-9]*[AKGJ]|\x1b\[\?25[lh]|\r")
+
+
+@pytest.fixture
+def env(here: Path) -> dict[str, str]:
+    assert here == Path.cwd()
+    return {**os.environ, "COLUMNS": "100", "TERM": "xterm-256color", "LC_ALL": "C.UTF-8"}
+
+
+def on_terminal(*arguments: str, env: Mapping[str, str], columns: int = 100) -> tuple[int, str]:
+    """Runs the command with both streams on a terminal of its own; its exit code and all that it showed."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    with subprocess.Popen([*PROGRAM, *arguments], stdout=theirs, stderr=theirs, stdin=theirs, env=dict(env)) as process:
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                chunk = os.read(ours, 65_536)
+            except OSError as error:
+                assert error.errno == errno.EIO  # How Linux says that the last writer closed a terminal.
+                break
+            if not chunk:
+                break
+            shown += chunk
+        os.close(ours)
+    return process.returncode, shown.decode("utf-8")
+
+
+def test_results_and_complaints_do_not_mix(env: dict[str, str]) -> None:
+    """Results are on stdout, complaints on stderr, and the exit code is the process's."""
+    good = spawn("check", "clean", env=env)
+    assert good.communicate()[1] == "" and good.returncode == 0
+    bad = spawn("check", "nope", env=env)
+    out, err = bad.communicate()
+    assert (out, bad.returncode) == ("", 2) and err.startswith("fencepost: ")
+
+
+@pytest.mark.parametrize("arguments", [("show", "incident"), ("query", "incident", "SELECT * FROM range(300000)")])
+def test_a_reader_that_leaves_early_is_no_error(arguments: tuple[str, ...], env: dict[str, str]) -> None:
+    """`fencepost … | head -1` ends quietly, by the code that shells give to a broken pipe."""
+    process = spawn(*arguments, *(("--limit", "300000") if arguments[0] == "query" else ()), env=env)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    with process:
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
+
+
+def test_an_encoding_without_our_letters_is_no_error(env: dict[str, str]) -> None:
+    """Where stdout takes ASCII only, what it lacks is escaped and the command goes on."""
+    process = spawn("show", "hostile", "--jobs", "50", env={**env, "PYTHONIOENCODING": "ascii"})
+    out, err = process.communicate()
+    assert (process.returncode, err) == (0, "")
+    assert out.isascii() and "\\u2026" in out
+
+
+def test_a_terminal_gets_colours_and_a_pipe_does_not(env: dict[str, str]) -> None:
+    """On a terminal verdicts are coloured; NO_COLOR and pipes get the same words without."""
+    code, shown = on_terminal("check", "incident", env=env)
+    assert code == 1
+    assert "\x1b[1;31m✗ violated" in shown
+    _, bare = on_terminal("check", "incident", env={**env, "NO_COLOR": "1"})
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]", bare) and "✗ violated" in bare
+    piped = spawn("check", "incident", env=env).communicate()[0]
+    assert "\x1b" not in piped and "violated" in piped
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("show", "hostile", "--jobs", "50"),
+        ("check", "hostile", "--witnesses", "10"),
+        ("query", "hostile", "SELECT * FROM events"),
+        ("query", "hostile", "SELECT job_id FROM events", "--json"),
+        ("check", "\x1b]0;title\x07\u202e"),
+    ],
+    ids=lambda words: words[0] + words[-1][:8],
+)
+def test_hostile_names_do_nothing_to_a_terminal(arguments: tuple[str, ...], env: dict[str, str]) -> None:
+    """Names full of escapes, markup and overrides are shown on a terminal letter by letter."""
+    _, shown = on_terminal(*arguments, env=env)
+    rest = OURS.sub("", shown)
+    assert rest
+    bad = [one for one in rest if unicodedata.category(one) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") and one != "\n"]
+    assert bad == []
+    assert "\x1b[5m" not in shown
+
+
+def test_a_terminal_shows_complaints_in_one_line(env: dict[str, str]) -> None:
+    """A complaint on a terminal is one sentence too, however red, and takes the place of the progress."""
+    code, shown = on_terminal("check", "nope", env=env)
+    assert code == 2
+    assert re.fullmatch(r"\x1b\[31mfencepost: [^\x1b\n]+\.\x1b\[0m\r\n", shown.split("\x1b[2K")[-1])
+
+
+@pytest.mark.parametrize("words", [("run", "FM-002"), ("demo",)], ids=" ".join)
+def test_ctrl_c_ends_at_once_and_leaves_nothing_half_made(
+    words: tuple[str, ...], env: dict[str, str], here: Path
+) -> None:
+    """Interrupted in the middle: code 130, no traceback, no process left, and every recording whole or not there."""
+    folder = here / "own"
+    process = spawn(*words, "--recordings", str(folder), env=env)
+    # The moment when real processes have begun to record; the fault keeps them busy for another second.
+    await_that(lambda: any(folder.glob("*/wal/*")), process)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in out + err and err.endswith("fencepost: interrupted.\n")
+    assert {one.state for one in list_recordings(folder)} <= {"sealed"}
+    assert not any((here / "postmortems").glob("*")) if (here / "postmortems").exists() else True
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
+def await_that(happened: object, process: subprocess.Popen[str]) -> None:
+    """Returns when `happened()` is true; fails when the process ends before."""
+    assert callable(happened)
+    while not happened():
+        assert process.poll() is None, process.communicate()
+        select.select([], [], [], 0.005)
+
+
+def test_a_full_disk_is_said_in_a_sentence(env: dict[str, str], here: Path) -> None:
+    """When files can grow no further the end is code 2 and one sentence, and no postmortem is there."""
+    command = 'ulimit -f 1; exec "$@"'
+    done = subprocess.run(
+        ["bash", "-c", command, "bash", *PROGRAM, "postmortem", "new", "incident"],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("fencepost: ") and done.stderr.count("\n") == 1
+    assert list((here / "postmortems").iterdir()) == []

@@ -1,0 +1,486 @@
+"""Postmortems: written from a recording alone, added to, and found out when somebody changes them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from analyzer.lab import HOSTILE, asked, fencepost
+
+from fencepost_analyzer import postmortem
+from fencepost_analyzer.postmortem import page, standing
+from fencepost_analyzer.postmortem.evidence import Derived, derive
+from fencepost_analyzer.postmortem.folder import INDEX, as_json, load_index, making, sha256
+from fencepost_recorder import Recording, open_recording
+from fencepost_runtime.policy import preset
+
+ROOT = Path(__file__).resolve().parents[2]
+KNOWN: dict[tuple[str, str], Derived] = {}
+SPECIFICATIONS = [postmortem.specification(), postmortem.specification(preset("safe"))]
+
+
+@pytest.fixture
+def derived_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows from a recording always is the same (another test shows it), so it is derived once for all tests."""
+    monkeypatch.setattr(standing, "derive", _derived)
+
+
+def _derived(recording: Recording, specifications: Any, **sql: Any) -> Derived:
+    if any(sql.values()):
+        return derive(recording, specifications, **sql)
+    key = (recording.manifest.sha256, json.dumps(specifications))
+    if key not in KNOWN:
+        KNOWN[key] = derive(recording, specifications)
+    return KNOWN[key]
+
+
+@pytest.fixture(scope="module")
+def incident(shelf: Path) -> Recording:
+    return open_recording(shelf / "incident")
+
+
+@pytest.fixture(scope="module")
+def written(incident: Recording, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One postmortem, only to be read; tests that change one take a copy."""
+    folder = tmp_path_factory.mktemp("postmortems")
+    return postmortem.new(
+        incident, postmortems=folder, title="Charged twice", replays=SPECIFICATIONS, today="2026-01-02"
+    )
+
+
+@pytest.fixture
+def copy(written: Path, tmp_path: Path) -> Path:
+    shutil.copytree(written, tmp_path / written.name)
+    return tmp_path / written.name
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def fallen(folder: Path) -> list[str]:
+    return [one.name for one in postmortem.verify(folder) if not one.stands]
+
+
+def test_the_template_is_shipped_as_it_is() -> None:
+    """postmortems/000-template.md is the very page that `new` begins with."""
+    assert (ROOT / "postmortems" / "000-template.md").read_text("utf-8") == page.template()
+
+
+def test_a_folder_holds_page_and_evidence(written: Path) -> None:
+    """The folder has its number, the page, the recording and everything that was derived from it."""
+    assert written.name == "001-charged-twice"
+    assert {
+        *("postmortem.md", INDEX, "evidence/verdicts.json", "evidence/replay.json", "evidence/scenario.json"),
+        *("evidence/timeline.txt", "evidence/events.csv", "evidence/queries/INV-001.sql"),
+        *("evidence/queries/INV-001.json", "evidence/recordings/incident/manifest.json"),
+    } <= bytes_of(written).keys()
+
+
+def test_the_page_tells_the_incident(written: Path) -> None:
+    """Title, date, verdicts, witnesses, timeline, replay, recovery and commands are there, and blanks for people."""
+    text = (written / "postmortem.md").read_text("utf-8")
+    for words in (
+        "# Charged twice\n\nPostmortem 001, written 2026-01-02.",
+        "**violated**: INV-001, INV-003, INV-005, INV-007",
+        "| INV-003 | no stale write | **violated** | 2 |",
+        "Effect pay-2/debit of job pay-2 was applied 2 times",
+        "STOPPED (SIGSTOP)",
+        "| `customer` | -600 | **-700** (-100) | -600 |",
+        "**verify: equal.**",
+        "**fork under `safe`: heals.**",
+        "| payments | `fencing` | `false` | `true` | RS-002 fencing token |",
+        "fencepost check evidence/recordings/incident",
+        "fencepost replay evidence/recordings/incident --policy safe",
+    ):
+        assert words in text
+    assert "{{" not in text
+    assert text.count(page.BLANK) == postmortem.blanks(written) == page.template().count(page.BLANK)
+
+
+def test_the_same_recording_gives_the_same_folder(written: Path, incident: Recording, tmp_path: Path) -> None:
+    """But for the date, every byte follows from the recording."""
+    again = postmortem.new(
+        incident, postmortems=tmp_path, title="Charged twice", replays=SPECIFICATIONS, today="2026-01-02"
+    )
+    assert bytes_of(again) == bytes_of(written)
+
+
+def test_fresh_evidence_stands(written: Path) -> None:
+    """Right after it was written everything stands: files, sections, verdicts, queries and replays."""
+    checks = postmortem.verify(written)
+    assert [one for one in checks if not one.stands] == []
+    kinds = {one.name.split()[0] for one in checks}
+    assert kinds == {"file", "section", "recording", "verdict", "query", "replay", "derived"}
+
+
+def test_every_command_of_the_page_works(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the page says to type does what the page says, from the folder itself."""
+    monkeypatch.chdir(written)
+    text = Path("postmortem.md").read_text("utf-8")
+    block = page.extract(text)["again"]
+    commands = [line for line in block.splitlines() if line.startswith("fencepost ")]
+    assert len(commands) >= 9
+    codes = {"check": 1, "show": 0, "query": 0, "replay": 0}
+    # One command of each kind; that everything stands is another test.
+    kinds = {line.split()[1]: line for line in commands if line.split()[1] != "postmortem"}
+    for line in kinds.values():
+        words = line.split()[1:]
+        if words[0] == "run":
+            assert json.loads(Path(words[1]).read_text("utf-8"))["scenario"]["id"] == "demo"
+            continue
+        done = fencepost(*words)
+        assert (done.code, done.err) == (codes[words[0]], ""), line
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text("utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), "utf-8")
+
+
+def bless(folder: Path, *paths: str) -> None:
+    """What a careful forger does: correct the hashes in evidence.json, and of the page's sections."""
+    data = json.loads((folder / INDEX).read_bytes())
+    data["files"] |= {path: sha256((folder / path).read_bytes()) for path in paths}
+    found = page.extract((folder / "postmortem.md").read_text("utf-8"))
+    data["sections"] = {name: sha256(section.encode()) for name, section in found.items()}
+    (folder / INDEX).write_bytes(as_json(data))
+
+
+Tamper = Callable[[Path], Any]
+TAMPERED: dict[str, tuple[Tamper, str]] = {
+    "an edited verdict": (
+        lambda folder: edit(folder / "evidence/verdicts.json", '"verdict": "violated"', '"verdict": "holds"'),
+        "file evidence/verdicts.json",
+    ),
+    "an edited replay": (
+        lambda folder: edit(folder / "evidence/replay.json", '"heals": true', '"heals": false'),
+        "file evidence/replay.json",
+    ),
+    "an edited query": (
+        lambda folder: edit(folder / "evidence/queries/INV-001.sql", "applied > 1", "applied > 9"),
+        "query INV-001",
+    ),
+    "an edited answer": (
+        lambda folder: edit(folder / "evidence/queries/INV-007.json", "mail-2", "mail-3"),
+        "query INV-007",
+    ),
+    "a flipped byte of the recording": (
+        lambda folder: flip(folder / "evidence/recordings/incident/spans/part-00000.parquet"),
+        "recording",
+    ),
+    "an edited timeline": (
+        lambda folder: edit(folder / "evidence/timeline.txt", "STOPPED", "worked"),
+        "derived evidence/timeline.txt",
+    ),
+    "an edited section": (
+        lambda folder: edit(folder / "postmortem.md", "| **violated** | 2 |", "| holds |  |"),
+        "section verdicts",
+    ),
+    "a section without markers": (
+        lambda folder: edit(folder / "postmortem.md", "<!-- fencepost:end verdicts -->", ""),
+        "postmortem.md",
+    ),
+    "a missing file": (lambda folder: (folder / "evidence/events.csv").unlink(), "file evidence/events.csv"),
+    "a file that does not belong": (
+        lambda folder: (folder / "evidence/extra.txt").write_text("?"),
+        "file evidence/extra.txt",
+    ),
+    "a link instead of a file": (
+        lambda folder: (
+            (folder / "evidence/events.csv").rename(folder / "elsewhere"),
+            (folder / "evidence/events.csv").symlink_to(folder / "elsewhere"),
+        ),
+        "file evidence/events.csv",
+    ),
+    "a swapped page": (lambda folder: (folder / "postmortem.md").unlink(), "postmortem.md"),
+}
+
+
+@pytest.mark.parametrize("what", TAMPERED)
+@pytest.mark.usefixtures("derived_once")
+def test_whatever_is_changed_is_named(what: str, copy: Path) -> None:
+    """A changed, missing or added piece of evidence does not stand, and the check that fails says which."""
+    change, name = TAMPERED[what]
+    change(copy)
+    assert name in fallen(copy)
+
+
+FORGED: dict[str, tuple[Tamper, str]] = {
+    "verdicts.json": (
+        lambda folder: (TAMPERED["an edited verdict"][0](folder), bless(folder, "evidence/verdicts.json")),
+        "verdict INV-001",
+    ),
+    "replay.json": (
+        lambda folder: (
+            edit(folder / "evidence/replay.json", load_digest(folder), "0" * 64),
+            bless(folder, "evidence/replay.json"),
+        ),
+        "replay verify",
+    ),
+    "a query": (
+        lambda folder: (TAMPERED["an edited query"][0](folder), bless(folder, "evidence/queries/INV-001.sql")),
+        "query INV-001",
+    ),
+    "an answer": (
+        lambda folder: (TAMPERED["an edited answer"][0](folder), bless(folder, "evidence/queries/INV-007.json")),
+        "query INV-007",
+    ),
+    "events.csv": (
+        lambda folder: (
+            edit(folder / "evidence/events.csv", "pay-2", "pay-9"),
+            bless(folder, "evidence/events.csv"),
+        ),
+        "derived evidence/events.csv",
+    ),
+    "a section": (lambda folder: (TAMPERED["an edited section"][0](folder), bless(folder)), "section verdicts"),
+}
+
+
+def load_digest(folder: Path) -> str:
+    digest: str = json.loads((folder / "evidence/replay.json").read_bytes())["replays"][0]["digest"]
+    return digest
+
+
+@pytest.mark.parametrize("what", FORGED)
+@pytest.mark.usefixtures("derived_once")
+def test_corrected_hashes_do_not_save_a_forgery(what: str, copy: Path) -> None:
+    """Who changes evidence and its hashes too is found out, for everything is derived again from the recording."""
+    change, name = FORGED[what]
+    change(copy)
+    assert name in fallen(copy)
+
+
+@pytest.mark.usefixtures("derived_once")
+def test_another_recording_in_its_place_is_found(copy: Path, shelf: Path) -> None:
+    """A sound recording that is not the one of the incident does not stand in for it."""
+    target = copy / "evidence/recordings/incident"
+    shutil.rmtree(target)
+    shutil.copytree(shelf / "clean", target)
+    assert "recording" in fallen(copy)
+
+
+@pytest.mark.usefixtures("derived_once")
+def test_people_may_write_everywhere_else(copy: Path) -> None:
+    """Text outside of the generated sections is people's own: the evidence stands whatever they write."""
+    path = copy / "postmortem.md"
+    text = path.read_text("utf-8")
+    written = text.replace(page.BLANK, "Done").replace("# Charged twice", "# Something else\r\n\r\nBy us. <b>Ä</b>")
+    path.write_bytes((written + "\n\nThe end without a line break").encode())
+    assert fallen(copy) == []
+    assert postmortem.blanks(copy) == 0
+
+
+@pytest.mark.usefixtures("derived_once")
+def test_attaching_adds_evidence_and_keeps_what_people_wrote(copy: Path, shelf: Path) -> None:
+    """A query with its answer, a file and a recording are added, listed and verified; other text stays to the byte."""
+    edit(copy / "postmortem.md", "> **To fill in:** what happened", "It was a dark night, and")
+    before = (copy / "postmortem.md").read_text("utf-8")
+    source = copy.parent / "a graph <1>.png"
+    source.write_bytes(b"\x89PNG")
+    sql = "SELECT event, count(*) AS n FROM events GROUP BY ALL"
+    assert fencepost("postmortem", "attach", copy, "--query", sql, "--name", "per event").code == 0
+    assert fencepost("postmortem", "attach", copy, "--file", source).code == 0
+    assert fencepost("postmortem", "attach", copy, "--run", "clean", "--recordings", shelf).code == 0
+    after = (copy / "postmortem.md").read_text("utf-8")
+    kept, grown = page.extract(before), page.extract(after)
+    assert {name for name in kept if kept[name] != grown[name]} == {"attachments", "evidence"}
+    assert outside(before) == outside(after)
+    for words in ("01-per-event.sql", "02-a-graph-1-.png", "recording `clean`, judged [holds]"):
+        assert words in grown["attachments"]
+    checks = postmortem.verify(copy)
+    assert [one for one in checks if not one.stands] == []
+    assert {"query per-event", "recording clean"} <= {one.name for one in checks}
+
+
+def outside(text: str) -> str:
+    """The page without what is generated."""
+    return re.sub(r"(?s)(<!-- fencepost:begin (\w+) -->\n).*?(<!-- fencepost:end \2 -->)", r"\1\3", text)
+
+
+@pytest.mark.usefixtures("derived_once")
+def test_attached_evidence_is_verified_like_the_rest(copy: Path, shelf: Path) -> None:
+    """An attached answer or recording that was changed afterwards does not stand."""
+    postmortem.attach_query(copy, "SELECT count(*) AS n FROM spans", "spans")
+    postmortem.attach_recording(copy, open_recording(shelf / "clean"))
+    edit(copy / "evidence/attached/01-spans.json", "83", "84")
+    flip(copy / "evidence/recordings/clean/spans/part-00000.parquet")
+    assert {"query spans", "recording clean"} <= set(fallen(copy))
+
+
+def test_a_failed_attachment_changes_nothing(copy: Path, shelf: Path) -> None:
+    """What cannot be attached leaves the folder as it was, and says why."""
+    before = bytes_of(copy)
+    for arguments in (
+        ("--query", "SELEC"),
+        ("--file", str(copy.parent / "missing.png")),
+        ("--file", str(copy.parent)),
+        ("--run", "incident"),
+        ("--query", "SELECT 1", "--file", "x"),
+        (),
+    ):
+        done = fencepost("postmortem", "attach", copy, *arguments, "--recordings", shelf)
+        assert (done.code, done.out) == (2, "")
+    assert bytes_of(copy) == before
+
+
+def test_attach_refuses_a_page_that_lost_its_sections(copy: Path) -> None:
+    """Where the page has no place for it, the message says which lines to put back."""
+    edit(copy / "postmortem.md", "<!-- fencepost:begin attachments -->", "")
+    edit(copy / "postmortem.md", "<!-- fencepost:end attachments -->", "")
+    before = bytes_of(copy)
+    done = fencepost("postmortem", "attach", copy, "--query", "SELECT 1 AS one")
+    assert done.code == 2 and "<!-- fencepost:begin attachments -->" in done.err
+    assert bytes_of(copy) == before
+
+
+@pytest.mark.parametrize(
+    "path", ["../outside", "/etc/passwd", "evidence/../postmortem.md", "postmortem.md", "evidence/.hidden", ""]
+)
+def test_an_index_cannot_point_outside(path: str, copy: Path) -> None:
+    """A path that leaves the evidence makes the folder unusable, before anything is read."""
+    data = json.loads((copy / INDEX).read_bytes())
+    data["files"][path] = "0" * 64
+    (copy / INDEX).write_bytes(as_json(data))
+    done = fencepost("postmortem", "verify", copy)
+    assert (done.code, done.out) == (2, "") and "evidence.json" in done.err
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"format": "other"}', b"[" * 100_000])
+def test_an_unreadable_index_makes_the_folder_unusable(content: bytes, copy: Path) -> None:
+    """Without a readable evidence.json there is nothing to verify: code 2 and one sentence."""
+    (copy / INDEX).write_bytes(content)
+    done = fencepost("postmortem", "verify", copy)
+    assert (done.code, done.out) == (2, "") and done.err.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def foreign(shelf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The postmortem of an import in which every name is hostile, the title too."""
+    folder = tmp_path_factory.mktemp("foreign")
+    recording = open_recording(shelf / "hostile")
+    return postmortem.new(recording, postmortems=folder, title=HOSTILE[7], replays=postmortem.usual(recording))
+
+
+def test_a_recording_that_cannot_be_replayed_gets_a_postmortem_too(foreign: Path) -> None:
+    """An import is judged and queried, its evidence stands, and the page says why it was not replayed."""
+    text = (foreign / "postmortem.md").read_text("utf-8")
+    assert "Not replayed: Recording hostile does not say which scenario it is of" in text
+    assert fallen(foreign) == []
+
+
+def test_hostile_names_do_nothing_on_a_page(foreign: Path) -> None:
+    """Outside of code, every link of a page leads into its evidence and no HTML is left but our markers."""
+    text = (foreign / "postmortem.md").read_text("utf-8")
+    assert all(line.isprintable() for line in text.splitlines())
+    assert set(page.extract(text)) == set(page.extract(page.template()))
+    prose = re.sub(r"(?s)(`{3,})text\n.*?\n\1\n", "", text)
+    prose = re.sub(r"(`+)(?!`).*?(?<!`)\1(?!`)", "", prose)
+    prose = re.sub(r"\\.", "", prose)
+    assert set(re.findall(r"<[^ >]*", prose)) == {"<!--"}
+    assert all(link.startswith("evidence/") for link in re.findall(r"\]\(([^)]*)\)", prose))
+
+
+def test_own_invariants_travel_with_the_postmortem(incident: Recording, tmp_path: Path) -> None:
+    """The user's own SQL is copied into the evidence, and verify judges by it."""
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "shop.sql").write_text(
+        "-- id: SHOP-1\n-- title: nobody retries\n-- severity: low\n-- principle: P5\n-- polarity: +\n-- needs: lease\n"
+        "-- claim: No job is given back.\nSELECT schedule, job_id, \"at\", [span_id] AS span_ids, 'Given back.' "
+        "AS sentence FROM events WHERE event = 'retry'\n",
+        "utf-8",
+    )
+    folder = postmortem.new(incident, postmortems=tmp_path, replays=[], extra=[own])
+    shutil.rmtree(own)
+    checks = {one.name: one for one in postmortem.verify(folder)}
+    assert checks["verdict SHOP-1"].detail == "violated, 1 case as before"
+    assert all(one.stands for one in checks.values())
+
+
+def test_a_failed_new_leaves_nothing(incident: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever goes wrong on the way, or whoever presses Ctrl-C: no folder, no number taken, nothing hidden."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(page, "fill", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        postmortem.new(incident, postmortems=tmp_path, replays=[])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_go_up_and_are_never_taken_twice(tmp_path: Path) -> None:
+    """Each new folder takes the next number, also when several are made at once; the template is number 0."""
+    (tmp_path / "000-template.md").write_text("")
+    (tmp_path / "041-old").mkdir()
+
+    def make(_: int) -> None:
+        with making(tmp_path, "An Incident!"):
+            pass
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(make, range(8)))
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["000-template.md", "041-old", *(f"{number:03d}-an-incident" for number in range(42, 50))]
+
+
+@pytest.mark.parametrize("name", ["", "…", "../..", "/"])
+def test_a_name_that_makes_no_folder_is_refused(name: str, shelf: Path, tmp_path: Path) -> None:
+    """A name without letters or digits is refused with the way out; no name leaves the folder of postmortems."""
+    done = fencepost(
+        "postmortem", "new", "clean", "--name", name or "-", "--recordings", shelf, "--postmortems", tmp_path
+    )
+    assert done.code == 2 and "--name" in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_policies_are_those_that_heal_or_those_asked_for(shelf: Path, incident: Recording) -> None:
+    """Without --policy a failure mode is forked under what heals it, anything else under `safe`."""
+    (_, usual) = postmortem.usual(open_recording(shelf / "clean"))
+    assert usual["policy"]["name"] == "safe"  # The near-miss is no failure mode.
+    (_, demo) = postmortem.usual(incident)
+    assert demo["policy"]["name"] == "safe"
+    chosen = postmortem.usual(incident, [preset("fenced"), preset("deduped")])
+    assert [spec["policy"]["name"] for spec in chosen[1:]] == ["fenced", "deduped"]
+
+
+@pytest.mark.usefixtures("derived_once")
+def test_verify_prints_what_stands_and_what_does_not(copy: Path) -> None:
+    """The result is the first line; each check is named, and the blanks that are left are counted."""
+    good = fencepost("postmortem", "verify", copy)
+    assert good.out.splitlines()[0] == f"{copy}: stands"
+    assert "files unchanged" in good.out and "7 parts of the page still to fill in" in good.out
+    edit(copy / "evidence/timeline.txt", "STOPPED", "worked")
+    bad = fencepost("postmortem", "verify", copy)
+    assert bad.code == 1 and bad.out.splitlines()[0] == f"{copy}: does not stand"
+    assert "FAIL file evidence/timeline.txt: changed" in bad.out
+    document = fencepost("postmortem", "verify", copy, "--json")
+    assert document.json["stands"] is False
+
+
+def test_an_index_is_read_as_it_was_written(written: Path) -> None:
+    """evidence.json round-trips through its reader to the byte."""
+    assert load_index(written).to_bytes() == (written / INDEX).read_bytes()
+
+
+def test_new_names_what_to_do_next(shelf: Path, tmp_path: Path) -> None:
+    """`postmortem new` says where the folder is, how much is left to write, and how to verify it."""
+    done = fencepost("postmortem", "new", "clean", "--recordings", shelf, "--postmortems", tmp_path)
+    assert done.code == 0
+    assert re.match(r"wrote .*/001-demo|wrote .*/001-", done.out)
+    assert "parts for you to fill in" in done.out and "postmortem verify" in done.out
+    assert asked("postmortem", "verify", str(next(tmp_path.iterdir()))).code == 0

@@ -5,6 +5,7 @@ Everything that is told is read from the recording, but for the opening, which s
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -54,9 +55,10 @@ def tell(out: Output, recordings: Path, postmortems: Path) -> int:
     expected = report.violated == BREAKS and again.equal and healed.heals
     _close(out, recording, folder, scenario, expected=expected)
     if out.as_json:
+        made = {"recording": recording.id, "spans": recording.manifest.spans, "gaps": recording.manifest.gaps}
         replays = {"verify": again.to_dict(), "fork": healed.to_dict()}
-        verdicts = {"recording": recording.id, "verdicts": report.to_dict(), **replays}
-        out.document({**verdicts, "postmortem": str(folder), "as_expected": expected})
+        judged = {**made, "verdicts": report.to_dict(), **replays}
+        out.document({**judged, "postmortem": str(folder), "as_expected": expected})
     return 0 if expected else 1
 
 
@@ -118,15 +120,15 @@ def _record(out: Output, scenario: Scenario, recordings: Path) -> Recording:
 def _lives(held: Overview) -> str:
     """What the recorder kept that an exporter would have lost."""
     died = sum(1 for producer in held.producers if producer["ended"] == "died")
-    processes = text.counted(len(held.producers), "process", "processes")
     return (
-        f"{processes} told what they did; {died} of them died, leaving {text.counted(held.unfinished, 'span')} "
-        "begun and never ended: an exporter would have lost them"
+        f"{text.counted(len(held.producers), 'process', 'processes')} told what they did; {died} died in the middle. "
+        f"{text.counted(held.unfinished, 'span')} began and never ended: a stock exporter sends spans when they end, "
+        "so it would not know of the crash"
     )
 
 
 def _judge(out: Output, recording: Recording, report: Report) -> None:
-    _step(out, 2, "What happened to the job that was frozen, and to the one that was killed")
+    _step(out, 2, "What became of two jobs: the worker of one froze, that of the other was killed")
     for story in _stories(recording, report):
         out.blank()
         print_story(out, story, indent=3)
@@ -137,7 +139,7 @@ def _judge(out: Output, recording: Recording, report: Report) -> None:
     for finding in report.findings:
         if finding.verdict != "holds" and finding.witnesses:
             style = "bold red" if finding.verdict == "violated" else "yellow"
-            out.item("   ", Styled(f"{finding.id}  ", style), finding.witnesses[0].sentence)
+            out.item(Styled(f"{finding.id}  ", style), finding.witnesses[0].sentence, indent=3)
 
 
 def _stories(recording: Recording, report: Report) -> list[Story]:
@@ -186,16 +188,16 @@ def _close(out: Output, recording: Recording, folder: Path, scenario: Scenario, 
     )
     out.blank()
     if not expected:
-        out.line(
-            Styled(
-                f"This did not go as the story says: INV {', '.join(BREAKS)} should break, {HEALING} heal.", "bold red"
-            )
-        )
+        due_to_break = f"{text.listed(BREAKS)} should have broken, and {HEALING} should have healed them"
+        out.line(Styled(f"This did not go as the story says: {due_to_break}.", "bold red"))
+        out.blank()
+    job = scenario.faults[0].at.job
     out.next_steps(
-        f"show {recording.id}",
-        f"check {recording.id} --witnesses 10",
-        f"query {recording.id} \"SELECT * FROM events WHERE job_id = '{scenario.faults[0].at.job}'\"",
-        f"replay {recording.id} --policy fenced",
-        f"postmortem verify {folder}",
-        "failure-modes",
+        f"show {recording.id}  # every job's story",
+        f"show {recording.id} --job {job}  # one job's",
+        f"check {recording.id} --witnesses 10  # all the witnesses",
+        f"query {recording.id} \"SELECT * FROM events WHERE job_id = '{job}'\"  # anything else",
+        f"replay {recording.id} --policy fenced  # would fencing have been enough?",
+        f"postmortem verify {shlex.quote(str(folder))}  # does the evidence still stand?",
+        "failure-modes  # what else can go wrong",
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, get_args, get_type_hints
 
 from fencepost_runtime.policy import Policy
@@ -36,25 +36,26 @@ def random_scenario(seed: int) -> Scenario:
     queues = tuple(
         Queue(
             shape,
-            jobs(shape, draw.randint(1, 3), shape, draw.choice((0, 0, 5, 400))),
+            jobs(shape, draw.randint(1, 3), shape, draw.choice((0, 5, 400, 400))),
             random_policy(draw),
             draw.randint(1, 3),
         )
         for shape in draw.sample(sorted(workloads()), draw.choice((1, 1, 2)))
     )
-    # One death and one loss a point: of two the later in the list never strikes.
-    faults: dict[tuple[bool, Point], Fault] = {}
+    # One death and one loss a step: of two only the first strikes, and no row could say which.
+    faults: dict[tuple[str, Point], Fault] = {}
     for _ in range(draw.randint(0, 6)):
         fault = _random_fault(draw, queues)
-        faults[fault.kind in ("kill", "pause"), fault.at] = fault
+        what = fault.kind if fault.kind in ("kill", "pause", "slow") else "loss"
+        faults[what, replace(fault.at, when="before")] = fault
     scenario = Scenario(f"random-{seed}", queues, tuple(faults.values()), draw.choice((5, 20, 70)), 20_000)
     # What people may write, no more: whatever cannot strike is refused here.
     return Scenario.from_dict(scenario.to_dict())
 
 
 def _random_fault(draw: random.Random, queues: Sequence[Queue]) -> Fault:
-    kind = draw.choice(("kill", "kill", "pause", "slow", "lost_request", "lost_reply", "db_error"))
-    everywhere = (*DURABLE, "start", "work", "finish")
+    kind = draw.choice(("kill", "kill", "pause", "pause", "slow", "lost_request", "lost_reply", "db_error"))
+    everywhere = (*DURABLE, "start", "work", "finish", "renew", "renew")
     at_most_ms = draw.choice((1, 120, 1_500))
     match kind:
         case "slow":
@@ -77,7 +78,7 @@ def _random_point(draw: random.Random, queues: Sequence[Queue], steps: Sequence[
     job, step = draw.choice(queue.jobs), draw.choice(steps)
     attempt = 0 if step in ("enqueue", "reclaim") else draw.choice((1, 1, 1, 2))
     last = {"work": len(job.effects), "write": len(job.effects) - 1}.get(step, 0)
-    return Point(**{**asdict(Point(job.id, attempt, step, draw.randint(0, last))), "when": when})
+    return Point(job.id, attempt, step, draw.randint(0, last), when)
 
 
 _STEPS_OF = {"write": ("write", "apply", "settle"), "ack": ("settle", "apply"), "dead_letter": ("retry",)}
@@ -110,17 +111,21 @@ def _told(scenario: Scenario, row: Row) -> Told:
 def _how(scenario: Scenario, row: Row) -> How:
     if row["event"] == "run" or (row["outcome"] != "unknown" and row["reason"] != "BackendError"):
         return "normal"
-    killed = row["producer_end_seq"] is None
+    if row["producer_end_seq"] is None:
+        whens = {fault.at.when for fault in _explaining(scenario, row, ("kill",))}
+        # Of two deaths in one step the earlier comes first.
+        return "begun" if "begun" in whens else "committed"
+    return next(fault.kind for fault in _explaining(scenario, row, ("lost_request", "lost_reply", "db_error")))
+
+
+def _explaining(scenario: Scenario, row: Row, kinds: tuple[str, ...]) -> Iterator[Fault]:
+    """The faults of these kinds that strike the step which told a row."""
+    steps = _steps(scenario, row)
     for fault in scenario.faults:
         at = fault.at
-        here = (at.job, at.attempt) == (row["job_id"], row["attempt"] or 0) and at.step in _steps(scenario, row)
-        if not here or (at.step == "write" and at.index != row["effect_index"]):
-            continue
-        if killed and fault.kind == "kill" and at.when in ("begun", "committed"):
-            return at.when
-        if not killed and fault.kind in ("lost_request", "lost_reply", "db_error"):
-            return fault.kind
-    raise AssertionError(f"no fault explains {row}")
+        here = (at.job, at.attempt) == (row["job_id"], row["attempt"] or 0) and at.step in steps
+        if fault.kind in kinds and here and (at.step != "write" or at.index == row["effect_index"]):
+            yield fault
 
 
 def _steps(scenario: Scenario, row: Row) -> tuple[str, ...]:

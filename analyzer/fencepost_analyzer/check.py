@@ -161,7 +161,10 @@ def _run(connection: duckdb.DuckDBPyConnection, invariant: Invariant) -> str | N
             return "its file does not hold exactly one SELECT"
         # In parentheses it can only read: a subquery cannot modify data.
         connection.execute(
-            f"INSERT INTO found BY NAME SELECT $id AS id, $polarity AS polarity, * FROM (\n{invariant.sql}\n)",
+            "INSERT INTO found BY NAME SELECT $id AS id, $polarity AS polarity, "
+            # A sentence about something nameless is NULL, but the case is no less true for it.
+            "* REPLACE (coalesce(sentence, 'A case that has no name: see its spans.') AS sentence) "
+            f"FROM (\n{invariant.sql}\n)",
             {"id": invariant.id, "polarity": invariant.polarity},
         )
     except duckdb.Error as error:

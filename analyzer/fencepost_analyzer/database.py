@@ -141,8 +141,18 @@ def create_views(connection: duckdb.DuckDBPyConnection, *, keep: bool = False) -
     tables, computed once: for a connection on which all invariants will run."""
     connection.execute(resource("views/macros.sql"))
     for name in VIEWS:
-        kind = "TABLE" if keep and name in _KEPT else "VIEW"
-        connection.execute(f'CREATE {kind} "{name}" AS {resource(f"views/{name}.sql")}')
+        text = resource(f"views/{name}.sql")
+        if not (keep and name in _KEPT and _created(connection, name, text)):
+            connection.execute(f'CREATE VIEW "{name}" AS {text}')
+
+
+def _created(connection: duckdb.DuckDBPyConnection, name: str, text: str) -> bool:
+    """Whether the table could be computed; if not, as a view it fails only those who read it."""
+    try:
+        connection.execute(f'CREATE TABLE "{name}" AS {text}')
+    except duckdb.Error:
+        return False
+    return True
 
 
 def tidy_events(connection: duckdb.DuckDBPyConnection, source: pa.Table | str) -> None:

@@ -21,6 +21,7 @@ S = 1_000_000_000
 MS = 1_000_000
 START = 1_700_000_000 * S
 LEASE = 10 * S
+NEVER_GRANTED = 1_000_000
 
 Row = dict[str, Any]
 HOST = "box-1"
@@ -140,6 +141,10 @@ class Attempt:
     def settle(self, event: str = "ack", **fields: Any) -> Row:
         return self.tell(event, **fields)
 
+    def retry(self) -> None:
+        row = self.tell("retry")
+        row["until"] = row["at"] + S
+
     def complete(self) -> None:
         self.write_all().settle()
         self.finish()
@@ -174,7 +179,7 @@ def renewed(life: Life) -> None:
 def retried(life: Life) -> None:
     first = _first(life).start()
     first.tell("fail", reason="ValueError")
-    first.tell("retry", until=life.now + S)
+    first.retry()
     first.finish("failed", "ValueError")
     life.lease(life.queue.worker(), 2).start().complete()
 
@@ -330,7 +335,7 @@ def from_nowhere(life: Life) -> None:
 def token_reused(life: Life) -> None:
     first = _first(life).start()
     first.tell("fail", reason="ValueError")
-    first.tell("retry", until=life.now + S)
+    first.retry()
     first.finish("failed", "ValueError")
     second = life.lease(life.queue.worker(), 2, token=first.token).start()
     second.complete()
@@ -340,8 +345,8 @@ def stray_write(life: Life) -> None:
     first = _first(life).start()
     first.write_all().settle()
     first.finish()
-    stray = Attempt(life, first.worker, 1, first.token)
-    stray.tell("write", effect_key=life.key(life.effects), execution_id=f"{life.job_id}#none")
+    stray = Attempt(life, first.worker, 1, NEVER_GRANTED)
+    stray.tell("write", effect_key=life.key(life.effects))
 
 
 @dataclass(frozen=True)
@@ -438,7 +443,8 @@ def _take_stock(queue: Queue) -> None:
     at = last + 4 * LEASE
     queue.tell("inventory", at, "supervisor", worker_id="supervisor", span_id="inventory")
     for row in held:
-        queue.tell("inventory", at, "supervisor", job_id=row["job_id"], reason=row["reason"], span_id="inventory")
+        shared = {"worker_id": "supervisor", "span_id": "inventory"}
+        queue.tell("inventory", at, "supervisor", job_id=row["job_id"], reason=row["reason"], **shared)
 
 
 DURABLE = ("enqueue", "lease", "write", "ack", "fail", "dead_letter", "retry", "renew", "reclaim", "inventory")
@@ -462,6 +468,8 @@ def _number(rows: list[Row]) -> list[Row]:
 def _sequence(rows: list[Row]) -> None:
     frames = []
     for index, row in enumerate(rows):
+        if row["event"] == "inventory" and row.get("job_id") is not None:
+            continue  # Told by the span of the inventory itself.
         frames.append((row["at"], 0, index, "producer_seq"))
         ended = row.get("until") if row["event"] == "run" else None if row["outcome"] == "unknown" else row["at"]
         if ended is not None:
@@ -471,6 +479,11 @@ def _sequence(rows: list[Row]) -> None:
         row = rows[index]
         counters[row["producer"]] = counters.get(row["producer"], 0) + 1
         row[name] = counters[row["producer"]]
+    taken: Row = {}
+    for row in rows:
+        if row["event"] == "inventory":
+            taken = row if row.get("job_id") is None else taken
+            row |= {name: taken[name] for name in ("producer_seq", "producer_end_seq")}
 
 
 def lose(history: History, seed: int, share: float) -> tuple[list[Row], pa.Table]:

@@ -12,7 +12,7 @@ SELECT
     [rival_span_id, span_id] AS span_ids,
     CASE WHEN overtaken AND happened THEN 'violated' ELSE 'unknown' END AS verdict,
     CASE
-        WHEN overtaken AND happened THEN printf('Job %s: %s applied effect %s %s %s had taken the job over.',
+        WHEN verdict = 'violated' THEN printf('Job %s: %s applied effect %s %s %s had taken the job over.',
             job_id, actor(worker_id, attempt), coalesce(effect_key, '(unnamed)'), how_long_after("at" - rival_at),
             actor(rival_worker_id, rival_attempt))
         WHEN overtaken THEN printf('Job %s: %s tried effect %s %s %s had taken the job over, and never learned whether it was applied.',

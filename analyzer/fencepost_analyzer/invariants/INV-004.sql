@@ -12,7 +12,7 @@ SELECT
     [rival_span_id, span_id] AS span_ids,
     CASE WHEN overtaken AND happened THEN 'violated' ELSE 'unknown' END AS verdict,
     CASE
-        WHEN overtaken AND happened THEN printf('Job %s: the queue accepted the %s of %s %s %s had taken the job over.',
+        WHEN verdict = 'violated' THEN printf('Job %s: the queue accepted the %s of %s %s %s had taken the job over.',
             job_id, replace(event, '_', ' '), actor(worker_id, attempt), how_long_after("at" - rival_at),
             actor(rival_worker_id, rival_attempt))
         WHEN overtaken THEN printf('Job %s: the %s of %s, %s %s had taken the job over, never got an answer.',

@@ -55,7 +55,7 @@ judged AS (
             WHEN endings.moment IS NULL AND holdings.moment IS NULL
                 THEN 'nothing says whether the queue is done with it'
         END AS doubt,
-        endings.moment IS NULL AND holdings.moment IS NULL AS uncounted
+        doubt IS NOT DISTINCT FROM 'nothing says whether the queue is done with it' AS uncounted
     FROM partial
     JOIN written USING (schedule, job_id)
     LEFT JOIN running USING (schedule, job_id)

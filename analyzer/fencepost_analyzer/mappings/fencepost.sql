@@ -33,7 +33,9 @@ WITH named AS (
             WHEN 'commit' THEN 'commit'
             WHEN 'rollback' THEN 'rollback'
         END AS event,
-        start_time_unix_nano + duration_time_unix_nano AS ended_at,
+        duration_time_unix_nano IS NOT NULL AS ended,
+        -- TRY: numbers that overflow are hostile, and null.
+        TRY(start_time_unix_nano + duration_time_unix_nano) AS ended_at,
         coalesce("job.transaction.time_unix_nano", start_time_unix_nano) AS decided_at
     FROM staged
 ),
@@ -50,7 +52,7 @@ told AS (
             WHEN 'run' THEN ended_at
             WHEN 'lease' THEN "job.lease.expires_at"
             WHEN 'renew' THEN "job.lease.expires_at"
-            WHEN 'retry' THEN decided_at + "job.retry.delay_ms" * 1_000_000
+            WHEN 'retry' THEN TRY(decided_at + "job.retry.delay_ms" * 1_000_000)
         END AS until,
         "job.transaction.position" AS position,
         "job.lease.token" AS token,
@@ -59,7 +61,7 @@ told AS (
         "job.effects.total" AS effect_total,
         CASE
             -- Never ended, or the reply was lost: nobody knows.
-            WHEN ended_at IS NULL THEN 'unknown'
+            WHEN NOT ended THEN 'unknown'
             WHEN event = 'run' THEN coalesce("job.outcome", 'unknown')
             WHEN "error.type" = 'ConnectionLost' THEN 'unknown'
             WHEN "error.type" IS NOT NULL THEN 'failed'

@@ -1,4 +1,5 @@
--- A time before 1970 or after 2096 is hostile or broken, and arithmetic with it would overflow: it becomes null.
+-- A time before 1970 or after 2096, or a position of that size, is hostile or broken, and arithmetic with it would
+-- overflow: it becomes null.
 SELECT
     coalesce(schedule, 0) AS schedule,
     event,
@@ -13,7 +14,7 @@ SELECT
     queue,
     CASE WHEN "at" BETWEEN 0 AND 4_000_000_000_000_000_000 THEN "at" END AS at,
     CASE WHEN until BETWEEN 0 AND 4_000_000_000_000_000_000 THEN until END AS until,
-    position,
+    CASE WHEN position BETWEEN 0 AND 4_000_000_000_000_000_000 THEN position END AS position,
     token,
     effect_key,
     effect_index,

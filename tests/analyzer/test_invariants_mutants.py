@@ -1,0 +1,149 @@
+"""No condition of an invariant is there for nothing: without it, a pair or a random history gets another verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pytest
+from analyzer.pairs.loading import Case, all_cases
+from analyzer.pairs.mutants import Mutant, mutants
+from benchmarks import oracle
+from benchmarks.generator import LIVES, Row, chaos, generate, table
+
+from fencepost_analyzer import check, database, invariants
+from fencepost_analyzer.errors import InvariantError
+
+HISTORIES = 1_500
+
+# Events of many schedules, and the verdicts by schedule and invariant that are known to be true of them.
+Known = tuple[pa.Table, dict[tuple[int, str], str]]
+
+# Conditions without which no verdict can change, each with the reason why it stays.
+EQUIVALENT: dict[tuple[str, str], str] = {}
+
+SHARED = ("macros", "tidy_events", "judgement", "gaps_touching", "witnesses", "counts", *database.VIEWS)
+FILES = (*(f"invariants/{one.id}.sql" for one in invariants.load()), *(f"views/{name}.sql" for name in SHARED))
+
+
+def killed(file: str, mutant: Mutant, monkeypatch: pytest.MonkeyPatch, *, thorough: bool = True) -> bool:
+    """Whether anything notices that `file` has become `mutant`."""
+    with monkeypatch.context() as patch:
+        _plant(file, mutant, patch)
+        try:
+            return _differs(_pairs()) or thorough and (_differs(_everything()) or any(map(_fails, _closely())))
+        except (InvariantError, duckdb.Error):
+            return True
+
+
+def _plant(file: str, mutant: Mutant, patch: pytest.MonkeyPatch) -> None:
+    genuine, name = database.resource, Path(file).stem
+
+    def resource(wanted: str) -> str:
+        return mutant.text if wanted == file else genuine(wanted)
+
+    patch.setattr(database, "resource", resource)
+    patch.setattr(check, "resource", resource)
+    if file.startswith("invariants/"):
+        loaded = tuple(replace(one, sql=mutant.text) if one.id == name else one for one in invariants.load())
+        patch.setattr(invariants, "_shipped", lambda: loaded)
+
+
+def _differs(known: Known) -> bool:
+    rows, expected = known
+    judged = check.judge_many(rows)
+    for (schedule, invariant), verdict in expected.items():
+        found = judged.get(schedule)
+        if found is None:
+            return True
+        told = "violated" if invariant in found.violated else "holds"
+        told = "unknown" if invariant in found.unknown else told
+        if told != verdict:
+            return True
+    return False
+
+
+@cache
+def _pairs() -> Known:
+    told = [case for case in all_cases() if not case.gaps.num_rows]
+    rows = [{**row, "schedule": number} for number, case in enumerate(told) for row in case.rows]
+    return table(rows), {(number, case.invariant): case.verdict for number, case in enumerate(told)}
+
+
+@cache
+def _everything() -> Known:
+    """Pairs, planted anomalies and random histories in one table, with the verdicts that are known to be true."""
+    pairs, expected = _pairs()[0], dict(_pairs()[1])
+    rows: list[Row] = []
+    for number, name in enumerate(LIVES):
+        history = generate(number, 3, {1: name}, schedule=10_000 + number)
+        rows += history.rows
+        expected |= {(10_000 + number, broken): "violated" for broken in history.broken}
+    for seed in range(HISTORIES):
+        history_rows = chaos(seed, schedule=20_000 + seed)
+        rows += history_rows
+        expected |= {(20_000 + seed, name): verdict for name, verdict in oracle.verdicts(history_rows).items()}
+    tables = pa.concat_tables([pairs, table(rows)])
+    # Where an invariant has nothing to judge, the loops do not know it.
+    judged = check.judge_many(tables)
+    return tables, {key: verdict for key, verdict in expected.items() if key[1] not in _silent(judged, key[0])}
+
+
+def _silent(judged: dict[int, check.Judgement], schedule: int) -> tuple[str, ...]:
+    return judged[schedule].vacuous if schedule >= 20_000 else ()
+
+
+def _closely() -> Iterator[Case]:
+    """The pairs that one pass over many schedules does not show: gaps, sentences and missing spans."""
+    return (case for case in all_cases() if case.gaps.num_rows or case.says or case.missing)
+
+
+def _fails(case: Case) -> bool:
+    finding = check.judge(case.table(), case.gaps, only=[case.invariant]).finding(case.invariant)
+    said = " ".join(witness.sentence for witness in finding.witnesses)
+    return finding.verdict != case.verdict or case.says not in said or case.missing not in " ".join(finding.missing)
+
+
+def all_mutants(file: str) -> list[Mutant]:
+    found = mutants(database.resource(file))
+    return [mutant for mutant in found if (file, mutant.removed) not in EQUIVALENT]
+
+
+def test_conditions_are_found_by_place_and_kind() -> None:
+    sql = "SELECT CASE WHEN a AND (b OR c) THEN 1 ELSE 2 END FROM t SEMI JOIN u USING (x) WHERE d BETWEEN 1 AND 2 AND e"
+    assert [mutant.removed for mutant in mutants(sql)] == [
+        "WHEN a AND (b OR c) THEN 1",
+        "a AND (b OR c)",
+        "AND (b OR c)",
+        "a AND",
+        "OR c",
+        "b OR",
+        "SEMI JOIN u USING (x)",
+        "d BETWEEN 1 AND 2 AND e",
+        "AND e",
+        "d BETWEEN 1 AND 2 AND",
+    ]
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.startswith("invariants/")])
+def test_a_sample_of_conditions_is_needed(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One WHERE, ON or AND for each invariant, against the pairs alone."""
+    found = [mutant for mutant in all_mutants(file) if mutant.removed.startswith("AND ")]
+    assert killed(file, found[len(found) // 2], monkeypatch, thorough=False)
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("file", FILES)
+def test_every_condition_is_needed(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    survivors = [
+        f"line {mutant.line}: {mutant.removed}" for mutant in all_mutants(file) if not killed(file, mutant, monkeypatch)
+    ]
+    assert survivors == []
+
+
+def test_every_equivalent_condition_is_still_there() -> None:
+    assert [key for key in EQUIVALENT if key[1] not in {m.removed for m in mutants(database.resource(key[0]))}] == []

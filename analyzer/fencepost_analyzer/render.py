@@ -10,10 +10,12 @@ import csv
 import json
 import math
 import os
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TextIO
 
 from fencepost_analyzer import text
@@ -73,6 +75,11 @@ def command(value: object) -> Styled:
     return Styled(value, "cyan")
 
 
+def word(value: object) -> str:
+    """`value` as one word of a shell's command line."""
+    return shlex.quote(str(value))
+
+
 @dataclass(slots=True)
 class Output:
     """One command's way out. With `as_json` everything but `document` and stderr is silent. `program` is how the
@@ -91,15 +98,15 @@ class Output:
         """One line of results; on a terminal it wraps, hanging by `indent`."""
         self.item("", *parts, indent=indent)
 
-    def item(self, marker: str, *parts: Part, indent: int = 0) -> None:
+    def item(self, marker: Part, *parts: Part, indent: int = 0) -> None:
         """A line that begins with a marker ("1. "), under which it hangs when a terminal wraps it."""
         if self.as_json:
             return
-        lead = " " * indent + marker
+        lead = (" " * indent, marker)
         if self.terminal:
             self._hang(lead, parts)
         else:
-            _write(sys.stdout, (lead + _plain(parts)).rstrip() + "\n")
+            _write(sys.stdout, _plain((*lead, *parts)).rstrip() + "\n")
 
     def blank(self) -> None:
         self.line()
@@ -110,9 +117,15 @@ class Output:
             _write(sys.stdout, "".join(text.safe(line, None) + "\n" for line in lines.splitlines()))
 
     def next_steps(self, *commands: str) -> None:
-        """What to type next."""
-        for number, line in enumerate(commands):
-            self.item("next:  " if number == 0 else "       ", command(f"{self.program} {line}"))
+        """What to type next, each on one line however narrow the terminal, so that it can be copied."""
+        lines = [(dim("next:  ") if number == 0 else "       ", line) for number, line in enumerate(commands)]
+        for lead, line in [] if self.as_json else lines:
+            what, hash_sign, why = line.partition("  #")
+            parts = (lead, command(f"{self.program} {what}"), dim(hash_sign + why))
+            if self.terminal:
+                self._console(sys.stdout).print(self._text(parts), soft_wrap=True)
+            else:
+                _write(sys.stdout, _plain(parts).rstrip() + "\n")
 
     def table(
         self, columns: Sequence[Column], rows: Iterable[Sequence[Part]], *, indent: int = 0, titles: bool = True
@@ -153,18 +166,19 @@ class Output:
         with self._console(sys.stderr).status(self._text((dim(what),)), spinner="dots", spinner_style="cyan"):
             yield
 
-    def _hang(self, lead: str, parts: Sequence[Part]) -> None:
+    def _hang(self, lead: Sequence[Part], parts: Sequence[Part]) -> None:
         from rich.table import Table
 
         console = self._console(sys.stdout)
-        if not lead.strip() and not parts:
-            console.print()
+        before = self._text(lead)
+        if not before.cell_len:
+            console.print(self._text(parts))
             return
         grid = Table.grid()
-        grid.add_column(width=text.width(lead) or None, no_wrap=True)
+        grid.add_column(width=before.cell_len, no_wrap=True)
         grid.add_column(overflow="fold")
-        grid.add_row(self._text((lead,)), self._text(parts))
-        console.print(grid if lead else self._text(parts))
+        grid.add_row(before, self._text(parts))
+        console.print(grid)
 
     def _rich_table(self, columns: Sequence[Column], rows: Iterable[Sequence[Part]], indent: int, titles: bool) -> None:
         from rich.padding import Padding
@@ -209,18 +223,30 @@ def complain(message: object) -> None:
 
 
 def plain_json(value: Any) -> Any:
-    """`value` as types that JSON has: keys become text, times, decimals, bytes and what is not finite too."""
-    if value is None or isinstance(value, str | bool | int):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if isinstance(value, Mapping):
-        return {str(key): plain_json(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain_json(inner) for inner in value]
-    if isinstance(value, bytes):
-        return value.hex()
+    """`value` as types that JSON has: keys become text, times, bytes and what is not finite too."""
+    match value:
+        case None | str() | bool() | int():
+            return value
+        case Mapping():
+            return {str(key): plain_json(inner) for key, inner in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [plain_json(inner) for inner in value]
+        case float() | Decimal():
+            return _number(value)
+        case bytes():
+            return value.hex()
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def _number(value: float | Decimal) -> int | float | str:
+    """A number as JSON's readers can hold it; as text where none of theirs is the same."""
+    if not math.isfinite(value):
+        return str(value)
+    if isinstance(value, float):
+        return value
+    if value == value.to_integral_value():
+        return int(value)
+    return float(value) if Decimal(repr(float(value))) == value else str(value)
 
 
 def _plain(parts: Sequence[Part]) -> str:

@@ -21,7 +21,7 @@ _EVENT_STYLES = {"crash": "bold red", "pause": "bold yellow", "resume": "bold ye
 
 def print_report(out: Output, report: Report, name: str, witnesses: int) -> None:
     """The merged verdict, the table of all invariants, then the witnesses of those that do not hold."""
-    out.line(verdict(report.verdict), f"  {_summary(report)}")
+    out.line(verdict(report.verdict), _summary(report))
     out.line(dim(f"{name}: {_extent(report)}"))
     for scope in report.unmapped:
         out.line(Styled(f"no mapping knows the spans of {scope or '(no scope)'}: they were not judged", "yellow"))
@@ -47,25 +47,28 @@ def print_findings(out: Output, report: Report, *, indent: int = 0) -> None:
 
 def print_finding(out: Output, finding: Finding, witnesses: int) -> None:
     """What one invariant found, shortest witness first, and what is missing."""
-    out.line(bold(finding.id), f" {finding.title}: ", verdict(finding.verdict), f" — {finding.reason}")
+    out.line(bold(finding.id), f" {finding.title}: ", verdict(finding.verdict), f". {finding.reason}")
     for number, witness in enumerate(finding.witnesses[:witnesses], start=1):
         out.item(f"{number}. ", witness.sentence, indent=2)
         out.item("   ", dim(_where(witness)), indent=2)
-    cases = finding.violations + finding.unknowns
-    if cases > witnesses:
-        left = text.counted(cases - min(witnesses, len(finding.witnesses)), "more case")
-        how = "--witnesses 10 shows more" if witnesses < len(finding.witnesses) else "its SQL lists them all"
-        out.line(dim(f"… {left}: {how} (`fencepost invariants {finding.id}` shows the SQL)"), indent=2)
+    shown = min(witnesses, len(finding.witnesses))
+    more = finding.violations + finding.unknowns - shown
+    if more > 0:
+        # Ten witnesses travel in a report; the query that found them lists every one.
+        kept = len(finding.witnesses) > shown
+        how = "--witnesses 10" if kept else f"the SQL of `fencepost invariants {finding.id}` lists them all"
+        out.line(dim(f"… {text.counted(more, 'more case')}: {how}"), indent=2)
 
 
 def _summary(report: Report) -> str:
-    by_verdict = {name: [one.id for one in report.findings if one.verdict == name] for name in _ORDER}
-    parts = [
-        f"{len(ids)} {name}" + (f" ({', '.join(ids)})" if name != "holds" else "")
-        for name, ids in by_verdict.items()
-        if ids
-    ]
-    return ", ".join(parts).replace("holds", "hold" if len(by_verdict["holds"]) != 1 else "holds")
+    """Which promises made the verdict, and how many hold."""
+    named = {name: [one.id for one in report.findings if one.verdict == name] for name in _ORDER}
+    if len(named["holds"]) == len(report.findings):
+        return f": all {len(report.findings)} promises"
+    first = [", ".join(named[report.verdict])]
+    rest = [f"unknown: {', '.join(named['unknown'])}"] if report.verdict == "violated" and named["unknown"] else []
+    holds = [f"{len(named['holds'])} hold{'s' if len(named['holds']) == 1 else ''}"] if named["holds"] else []
+    return ": " + "; ".join([*first, *rest, *holds])
 
 
 def _extent(report: Report) -> str:
@@ -149,7 +152,8 @@ def conclusion(done: Replay) -> str:
     where = f"under {policies(done)}"
     broken, still = done.before.violated, done.after.violated
     if done.heals and broken:
-        return f"Healed: {where} the same work and faults break none of {text.listed(broken)}, and nothing else."
+        holds = f"{text.listed(broken)} hold{'s' if len(broken) == 1 else ''}"
+        return f"Healed: {where} the same work and the same faults break nothing; {holds}."
     if done.heals:
         return f"Nothing was broken in the recording, and {where} nothing breaks either."
     if still:

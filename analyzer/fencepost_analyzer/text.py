@@ -49,7 +49,7 @@ def sentence(message: object) -> str:
 
 
 def markdown(value: object, limit: int | None = LIMIT) -> str:
-    """`value` as Markdown that shows it and does nothing: no markup, HTML, links, mentions or table cells."""
+    """`value` as Markdown that shows it and does nothing: no markup, HTML, links or table cells."""
     text = _MARKDOWN.sub(r"\\\g<0>", safe(value, limit))
     for character, entity in _ENTITIES.items():
         text = text.replace(character, entity)

@@ -148,6 +148,8 @@ def await_that(happened: object, process: subprocess.Popen[str]) -> None:
 def test_a_full_disk_is_said_in_a_sentence(env: dict[str, str], here: Path) -> None:
     """When files can grow no further the end is code 2 and one sentence, and no postmortem is there."""
     command = 'ulimit -f 1; exec "$@"'
+    # The limit must not cut the bytecode that Python keeps beside our modules.
+    env = {**env, "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
         ["bash", "-c", command, "bash", *PROGRAM, "postmortem", "new", "incident"],
         env=env,

@@ -206,7 +206,11 @@ TAMPERED: dict[str, tuple[Tamper, str]] = {
         ),
         "file evidence/events.csv",
     ),
-    "a swapped page": (lambda folder: (folder / "postmortem.md").unlink(), "postmortem.md"),
+    "a link to a folder": (
+        lambda folder: (folder / "evidence/more").symlink_to("/etc"),
+        "file evidence/more",
+    ),
+    "a missing page": (lambda folder: (folder / "postmortem.md").unlink(), "postmortem.md"),
 }
 
 
@@ -357,6 +361,26 @@ def test_an_index_cannot_point_outside(path: str, copy: Path) -> None:
     (copy / INDEX).write_bytes(as_json(data))
     done = fencepost("postmortem", "verify", copy)
     assert (done.code, done.out) == (2, "") and "evidence.json" in done.err
+
+
+@pytest.mark.parametrize(
+    "field",
+    [{"replays": ["x"]}, {"replays": [{"mode": "explore"}]}, {"attachments": [3]}, {"queries": ["../x"]}, {"x": 1}],
+)
+def test_an_index_of_another_shape_makes_the_folder_unusable(field: dict[str, Any], copy: Path) -> None:
+    """An evidence.json that says what fencepost never writes is refused, not worked with."""
+    (copy / INDEX).write_bytes(as_json({**json.loads((copy / INDEX).read_bytes()), **field}))
+    done = fencepost("postmortem", "verify", copy)
+    assert (done.code, done.out) == (2, "") and "evidence.json" in done.err
+
+
+@pytest.mark.usefixtures("derived_once")
+def test_a_replay_that_no_policy_allows_does_not_stand(copy: Path) -> None:
+    """A specification that was changed to nonsense is a check that fails, not a crash."""
+    data = json.loads((copy / INDEX).read_bytes())
+    data["replays"][1]["policy"]["lease_ms"] = "soon"
+    (copy / INDEX).write_bytes(as_json(data))
+    assert "evidence" in fallen(copy)
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"format": "other"}', b"[" * 100_000])

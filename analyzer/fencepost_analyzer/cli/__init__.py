@@ -8,17 +8,22 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from fencepost_analyzer.cli.failures import guarded
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line (default: that of the process) and answers its exit code.
 
     0 holds or done, 1 violated, 3 unknown, 2 what could not be done, 130 interrupted."""
+    try:
+        # Inside the try, for even imports take a moment in which a person may press Ctrl-C.
+        from fencepost_analyzer.cli.failures import guarded
 
-    def command() -> int:
-        from fencepost_analyzer.cli.app import run
+        return guarded(lambda: _run(sys.argv[1:] if arguments is None else list(arguments)))
+    except KeyboardInterrupt:
+        sys.stderr.write("fencepost: interrupted.\n")
+        return 130
 
-        return run(sys.argv[1:] if arguments is None else list(arguments))
 
-    return guarded(command)
+def _run(arguments: list[str]) -> int:
+    from fencepost_analyzer.cli.app import run
+
+    return run(arguments)

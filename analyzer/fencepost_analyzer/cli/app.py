@@ -45,12 +45,12 @@ SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 def build() -> typer.Typer:
     app = typer.Typer(help=HELP, add_completion=False, rich_markup_mode=None, context_settings=SETTINGS)
     app.callback(invoke_without_command=True)(root)
-    app.command("demo")(demo.demo)
+    app.command("demo", short_help="The whole story, in a few seconds.")(demo.demo)
     recordings.register(app)
     showing.register(app)
     judging.register(app)
     replaying.register(app)
-    app.add_typer(postmortems.build(), name="postmortem")
+    app.add_typer(postmortems.build(), name="postmortem", short_help="The proof in a folder, beside a page for people.")
     catalogue.register(app)
     return app
 

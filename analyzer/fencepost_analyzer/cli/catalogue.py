@@ -14,9 +14,9 @@ from fencepost_analyzer.render import Column, Output, bold, dim
 
 
 def register(app: typer.Typer) -> None:
-    app.command("policies")(policies)
-    app.command("failure-modes")(failure_modes)
-    app.command("invariants")(invariants)
+    app.command("policies", short_help="The policies to choose from.")(policies)
+    app.command("failure-modes", short_help="The failure modes to run.")(failure_modes)
+    app.command("invariants", short_help="The promises that check judges, and their SQL.")(invariants)
 
 
 def policies(
@@ -138,7 +138,7 @@ def _tell(out: Output, mode: dict[str, Any]) -> None:
         ("seen in", ", ".join(mode["sources"])),
     ):
         if value:
-            out.item(f"{label:<11}", value)
+            out.item(f"{label:<12}", value)
     for one in mode["seems"]:
         out.item("only seems  ", f"policy {one['policy']}: {one['why']} Leaves {', '.join(one['violates'])} broken.")
     out.blank()

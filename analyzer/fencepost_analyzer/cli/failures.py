@@ -15,7 +15,6 @@ import typer
 from fencepost_analyzer import render
 
 USAGE = 2
-INTERRUPTED = 130
 BROKEN_PIPE = 141
 
 # The base of every error that the command line's parser raises, whichever parser this Typer is built on.
@@ -46,9 +45,6 @@ def guarded(command: Callable[[], int]) -> int:
     try:
         code = command()
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        render.complain("interrupted")
-        return INTERRUPTED
     except BrokenPipeError:
         _abandon_stdout()
         return BROKEN_PIPE
@@ -88,9 +84,14 @@ def _is_ours(error: BaseException) -> bool:
 
 
 def _explain_ours(error: BaseException) -> str:
+    from fencepost_analyzer.errors import QueryError
     from fencepost_recorder.errors import RecordingUnsealed
 
-    return f"{error}; here that is `fencepost seal RUN`" if isinstance(error, RecordingUnsealed) else str(error)
+    if isinstance(error, RecordingUnsealed):
+        return f"{error}; here that is `fencepost seal RUN`"
+    if isinstance(error, QueryError) and str(error).startswith("Table with name"):
+        return f"{error}; there are spans, gaps, events and what `SHOW TABLES` lists"
+    return str(error)
 
 
 def _explain_parsing(error: Exception) -> str:

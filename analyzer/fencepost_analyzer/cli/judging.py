@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,15 +13,17 @@ import typer
 from fencepost_analyzer import text
 from fencepost_analyzer.cli.failures import UsageError
 from fencepost_analyzer.cli.options import AsJson, Recordings, Run, session
-from fencepost_analyzer.render import Column, Output, Part, dim
+from fencepost_analyzer.render import Column, Output, Part, dim, word
 from fencepost_analyzer.reports import print_report
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from fencepost_analyzer.verdicts import Report
+    from fencepost_recorder import Recording
 
 MAX_SQL_BYTES = 100_000
+_BARE_AT = re.compile(r"(?<![\w.\"])at(?![\w\"])", re.IGNORECASE)
 
 
 class Format(enum.StrEnum):
@@ -32,8 +35,8 @@ class Format(enum.StrEnum):
 
 
 def register(app: typer.Typer) -> None:
-    app.command("check")(check)
-    app.command("query")(query)
+    app.command("check", short_help="Which promises were broken, and by what.")(check)
+    app.command("query", short_help="Ask a recording anything, in SQL.")(query)
 
 
 def check(
@@ -109,19 +112,20 @@ def query(
     Tables:  spans    one row a span; times in Unix nanoseconds, attributes as JSON text
              gaps     what is known to be missing
              events   what the spans mean: event, job_id, worker_id, at, outcome, ...
-    Views:   leases, runs, steps, writes, jobs ...: `SHOW TABLES` lists them, `DESCRIBE events` the columns
+    Views:   jobs, leases, steps, effects ...: `SHOW TABLES` lists them, `DESCRIBE events` the columns
+    Note:    the column "at" is written in quotes, for AT is a word of SQL
 
     Rows beyond --limit are cut, and stderr says so. CSV escapes what is not printable; JSON keeps every character.
     """
-    from fencepost_analyzer import query as querying
+    from fencepost_analyzer.query import is_cut
 
     here = session(context, recordings, as_json)
     statement = _statement(sql, file)
     shape = Format.json if here.out.as_json else output_format or (Format.table if here.out.terminal else Format.csv)
     here.out.as_json = shape is Format.json
     with here.out.working("asking …"):
-        table = querying.query(here.open(run), statement, timeout_s=timeout_s, limit_rows=limit)
-    cut = querying.is_cut(table)
+        table = _ask(here.open(run), statement, timeout_s=timeout_s, limit_rows=limit)
+    cut = is_cut(table)
     names = _distinct(table.column_names)
     if shape is Format.json:
         rows = [dict(zip(names, row, strict=True)) for row in _rows(table)]
@@ -152,8 +156,22 @@ def _suggest(out: Output, report: Report, run: str) -> None:
     if report.verdict == "violated":
         out.blank()
         job = next((one.job_id for found in report.findings for one in found.witnesses if one.job_id), None)
-        shown = f"show {run}" + (f" --job {job}" if job is not None and job.replace("-", "").isalnum() else "")
-        out.next_steps(shown, f"replay {run} --policy safe", f"postmortem new {run}")
+        ref = word(run)
+        shown = f"show {ref}" + (f" --job {word(job)}" if job is not None else "")
+        out.next_steps(shown, f"replay {ref} --policy safe", f"postmortem new {ref}")
+
+
+def _ask(recording: Recording, sql: str, *, timeout_s: float, limit_rows: int) -> pa.Table:
+    from fencepost_analyzer import query as querying
+    from fencepost_analyzer.errors import QueryError
+
+    try:
+        return querying.query(recording, sql, timeout_s=timeout_s, limit_rows=limit_rows)
+    except QueryError as error:
+        # DuckDB has a clause AT, and complains of the word that follows.
+        if "syntax error" in str(error) and _BARE_AT.search(sql):
+            raise UsageError(f'{error}; the column at must be quoted: "at"') from error
+        raise
 
 
 def _statement(sql: str | None, file: Path | None) -> str:

@@ -10,7 +10,7 @@ import typer
 from fencepost_analyzer import text
 from fencepost_analyzer.cli.failures import UsageError
 from fencepost_analyzer.cli.options import AsJson, Postmortems, Recordings, Run, session
-from fencepost_analyzer.render import Output, Styled, bold, dim
+from fencepost_analyzer.render import Output, Styled, bold, dim, word
 
 if TYPE_CHECKING:
     from fencepost_analyzer.postmortem import Check
@@ -22,15 +22,15 @@ Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A postmortem's f
 
 def build() -> typer.Typer:
     app = typer.Typer(
-        help="Attach the evidence to a postmortem, and check that it still stands.",
+        help="The proof in a folder, beside a page for people; and whether it still stands.",
         add_completion=False,
         rich_markup_mode=None,
         invoke_without_command=True,
     )
     app.callback()(_bare)
-    app.command("new")(new)
-    app.command("attach")(attach)
-    app.command("verify")(verify)
+    app.command("new", short_help="Write a postmortem's folder.")(new)
+    app.command("attach", short_help="Add a query, a file or another recording.")(attach)
+    app.command("verify", short_help="Check that the evidence still stands.")(verify)
     return app
 
 
@@ -89,7 +89,7 @@ def new(
         )
     blanks = postmortem.blanks(folder)
     here.out.line("wrote ", bold(folder), f": {text.counted(blanks, 'part')} for you to fill in")
-    here.out.next_steps(f"postmortem verify {folder}", f'postmortem attach {folder} --query "SELECT …"')
+    here.out.next_steps(f"postmortem verify {word(folder)}", f'postmortem attach {word(folder)} --query "SELECT …"')
     if here.out.as_json:
         here.out.document({"postmortem": str(folder), "recording": recording.id, "blanks": blanks})
     return 0
@@ -127,7 +127,7 @@ def attach(
         else:
             path = postmortem.attach_recording(folder, here.open(run or ""))
     here.out.line("attached ", bold(path))
-    here.out.next_steps(f"postmortem verify {folder}")
+    here.out.next_steps(f"postmortem verify {word(folder)}")
     if here.out.as_json:
         here.out.document({"postmortem": str(folder), "attached": path})
     return 0

@@ -21,10 +21,10 @@ MAX_SCENARIO_BYTES = 5_000_000
 
 
 def register(app: typer.Typer) -> None:
-    app.command("run")(run)
-    app.command("list")(list_)
-    app.command("import")(import_)
-    app.command("seal")(seal)
+    app.command("run", short_help="Run a scenario, faults included, and record it.")(run)
+    app.command("list", short_help="What has been recorded.")(list_)
+    app.command("import", short_help="Make a recording of traces from elsewhere.")(import_)
+    app.command("seal", short_help="Finish a recording that a crash left open.")(seal)
 
 
 def run(
@@ -62,6 +62,7 @@ def run(
     Processes are really killed and stopped; the queue is a SQLite file that is thrown away afterwards. What happened
     is kept as spans: judge it with `fencepost check`. The exit code says whether the run came to its end.
     """
+    from fencepost_analyzer.catalogue import failure_modes
     from fencepost_analyzer.run import run_processes, run_simulated
 
     here = session(context, recordings, as_json)
@@ -70,11 +71,17 @@ def run(
     runner = run_simulated if simulate else run_processes
     where = "in the simulator" if simulate else "on real processes"
     with here.out.working(f"running {chosen.id} {where} …"):
-        made = runner(chosen, here.recordings, recording_id=recording_id, seed=seed)
+        try:
+            made = runner(chosen, here.recordings, recording_id=recording_id, seed=seed)
+        except KeyboardInterrupt:
+            here.out.note("what was recorded until now is kept: `fencepost list` shows it")
+            raise
     policies = {queue.name: queue.policy.name for queue in chosen.queues}
     here.out.line("recorded ", bold(made.id), f": {_contents(made)}")
     here.out.line(dim(f"scenario {chosen.id} {where}, {_policies(policies)}"))
-    here.out.next_steps("check latest", "show latest", "replay latest --policy safe")
+    mode = failure_modes().get(chosen.id)
+    heals = mode.heals if mode is not None and policy is None else "safe"
+    here.out.next_steps(f"check {made.id}", f"show {made.id}", f"replay {made.id} --policy {heals}")
     if here.out.as_json:
         facts = {"scenario": chosen.id, "simulated": simulate, "seed": seed, "policies": policies}
         here.out.document({**_made(made), **facts})
@@ -142,7 +149,7 @@ def import_(
     with here.out.working(f"importing {text.counted(len(files), 'file')} …"):
         made = import_otlp(files, here.recordings, recording_id, tool_version=__version__)
     here.out.line("recorded ", bold(made.id), f": {_contents(made)}")
-    here.out.next_steps("check latest", "show latest")
+    here.out.next_steps(f"check {made.id}", f"show {made.id}")
     if here.out.as_json:
         here.out.document(_made(made))
     return 0
@@ -163,7 +170,7 @@ def seal(context: typer.Context, run: Run, recordings: Recordings = None, as_jso
     here = session(context, recordings, as_json)
     made = recover(resolve(here.recordings, run), tool_version=__version__)
     here.out.line("sealed ", bold(made.id), f": {_contents(made)}")
-    here.out.next_steps("check latest", "show latest")
+    here.out.next_steps(f"check {made.id}", f"show {made.id}")
     if here.out.as_json:
         here.out.document(_made(made))
     return 0

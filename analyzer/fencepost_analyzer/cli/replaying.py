@@ -5,11 +5,12 @@ from __future__ import annotations
 import typer
 
 from fencepost_analyzer.cli.options import AsJson, Changes, PolicyName, Recordings, Run, changes, session
+from fencepost_analyzer.render import word
 from fencepost_analyzer.reports import print_fork, print_verify
 
 
 def register(app: typer.Typer) -> None:
-    app.command("replay")(replay)
+    app.command("replay", short_help="The same incident again, or under another policy.")(replay)
 
 
 def replay(
@@ -45,11 +46,11 @@ def replay(
     elif done.mode == "verify":
         print_verify(here.out, done)
         here.out.blank()
-        here.out.next_steps(f"replay {run} --policy safe")
+        here.out.next_steps(f"replay {word(run)} --policy safe")
     else:
         print_fork(here.out, done)
         here.out.blank()
-        here.out.next_steps(f"postmortem new {run}" + (f" --policy {policy}" if policy else ""))
+        here.out.next_steps(f"postmortem new {word(run)}" + (f" --policy {policy}" if policy else ""))
     if done.mode == "verify":
         return 0 if done.equal else 1
     return done.after.exit_code

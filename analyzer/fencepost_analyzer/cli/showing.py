@@ -26,7 +26,7 @@ _ENDINGS = {"died": "bold red", "damaged": "bold red", "still_recording": "yello
 
 
 def register(app: typer.Typer) -> None:
-    app.command("show")(show)
+    app.command("show", short_help="What a recording holds, job by job.")(show)
 
 
 def show(

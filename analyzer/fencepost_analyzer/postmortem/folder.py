@@ -109,7 +109,7 @@ def making(postmortems: Path, name: str) -> Iterator[Place]:
     Raises OSError when the folder of postmortems cannot be written."""
     made = slug(name)
     postmortems.mkdir(parents=True, exist_ok=True)
-    with _alone(postmortems):
+    with alone(postmortems):
         number = _next_number(postmortems)
         place = Place(
             postmortems / f".{number}-{made}.{secrets.token_hex(4)}", postmortems / f"{number}-{made}", number
@@ -138,6 +138,17 @@ def write(folder: Path, path: str, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def discard(folder: Path, path: str) -> None:
+    """Takes back a file that was written, and the directories that it leaves empty."""
+    (folder / path).unlink(missing_ok=True)
+    for parent in (folder / path).relative_to(folder).parents:
+        try:
+            if parent != Path():
+                (folder / parent).rmdir()
+        except OSError:
+            return
 
 
 def read(folder: Path, path: str, limit: int = MAX_FILE_BYTES) -> bytes:
@@ -179,8 +190,9 @@ def load_index(folder: Path) -> Index:
 def files_below(folder: Path) -> list[str]:
     """Every file of the evidence but its index, as paths relative to the folder, sorted."""
     found = []
-    for directory, _, names in os.walk(folder / "evidence"):
-        found += [(Path(directory) / name).relative_to(folder).as_posix() for name in names]
+    for directory, inner, names in os.walk(folder / "evidence"):
+        links = [name for name in inner if (Path(directory) / name).is_symlink()]
+        found += [(Path(directory) / name).relative_to(folder).as_posix() for name in [*names, *links]]
     return sorted(path for path in found if path != INDEX)
 
 
@@ -193,6 +205,9 @@ def _validate(index: Index) -> None:
     texts = (index.recording, index.recording_sha256, index.created, index.tool_version, index.number, index.title)
     if not all(isinstance(value, str) for value in (*texts, *index.queries)):
         raise ValueError("a text is missing")
+    for spec in index.replays:
+        if spec["mode"] not in ("verify", "fork"):
+            raise ValueError("an impossible replay")
     for path, digest in index.files.items():
         if not _is_inside(path) or not _SHA256.fullmatch(digest):
             raise ValueError(f"impossible file {path!r}")
@@ -216,8 +231,8 @@ def _next_number(postmortems: Path) -> str:
 
 
 @contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """Two at once must not choose one number."""
+def alone(directory: Path) -> Iterator[None]:
+    """Two at once must not choose one number, or write one page."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -8,7 +8,7 @@ stands behind other text.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 
 from fencepost_analyzer.postmortem.folder import PAGE, PostmortemError
@@ -36,19 +36,25 @@ def replace(text: str, sections: Mapping[str, str]) -> str:
     """The page with these sections' content; everything else stays as it is, to the byte.
 
     Raises PostmortemError when a section's markers are gone."""
+    require(text, sections)
     found = _locate(text)
-    for name in sections:
-        if name not in found:
-            raise PostmortemError(
-                f"{PAGE} has lost its section {name}: put back the lines <!-- fencepost:begin {name} --> and "
-                f"<!-- fencepost:end {name} -->."
-            )
     pieces, last = [], 0
     for name, (start, end) in sorted(found.items(), key=lambda entry: entry[1]):
         if name in sections:
             pieces += [text[last:start], sections[name].rstrip("\n") + "\n"]
             last = end
     return "".join([*pieces, text[last:]])
+
+
+def require(text: str, names: Iterable[str]) -> None:
+    """Raises PostmortemError when the page lacks one of these sections."""
+    found = _locate(text)
+    for name in names:
+        if name not in found:
+            raise PostmortemError(
+                f"{PAGE} has lost its section {name}: put back the lines <!-- fencepost:begin {name} --> and "
+                f"<!-- fencepost:end {name} -->."
+            )
 
 
 def extract(text: str) -> dict[str, str]:

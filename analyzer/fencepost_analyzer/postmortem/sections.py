@@ -262,18 +262,17 @@ def _options(spec: Mapping[str, Any]) -> str:
 def _attachments(index: Index) -> str:
     if not index.attachments:
         return "Nothing was attached later: `fencepost postmortem attach` adds queries, files and other recordings."
-    lines = []
-    for one in index.attachments:
-        match one.get("kind"):
-            case "query":
-                lines.append(
-                    f"- query [{one['name']}]({one['sql']}), its answer: [{one['rows']} rows]({one['result']})"
-                )
-            case "recording":
-                lines.append(f"- recording {code(one['recording'])}, judged [{one['verdict']}]({one['verdicts']})")
-            case _:
-                lines.append(f"- file [{one['name']}]({one['path']})")
-    return "Attached later:\n\n" + "\n".join(lines)
+    return "Attached later:\n\n" + "\n".join(f"- {_attached(one)}" for one in index.attachments)
+
+
+def _attached(one: Mapping[str, Any]) -> str:
+    match one.get("kind"):
+        case "query":
+            rows = f"[{markdown(one['rows'])} rows]({one['result']})"
+            return f"query [{one['name']}]({one['sql']}), its answer: {rows}"
+        case "recording":
+            return f"recording {code(one['recording'])}, judged [{markdown(one['verdict'])}]({one['verdicts']})"
+    return f"file [{one['name']}]({one['path']})"
 
 
 def _evidence(index: Index) -> str:

@@ -22,13 +22,16 @@ from fencepost_analyzer.postmortem.folder import (
     PAGE,
     Index,
     PostmortemError,
+    alone,
     as_json,
+    discard,
     load_index,
     making,
     plain_name,
     read,
     recording_path,
     sha256,
+    slug,
     write,
 )
 from fencepost_analyzer.postmortem.sections import of_index, of_recording
@@ -58,15 +61,17 @@ def new(
     `replays` are specifications (`evidence.specification`), `done` the replays themselves if they were done already;
     `extra` and `mappings` are the user's own directories, whose SQL is copied along. Deterministic but for `today`
     (default: this day, UTC). Raises PostmortemError, AnalyzerError, RecorderError, OSError; nothing is left then."""
+    if name or title:
+        slug(name or title or "")  # Said at once, not after all the work.
     derived = derive(recording, replays, extra=extra, mappings=mappings, done=done)
     heading, word = _heading(derived)
     heading = title or heading
     with making(postmortems, name or title or word) as place:
         own = {**_own_sql(OWN_INVARIANTS, extra), **_own_sql(OWN_MAPPINGS, mappings)}
-        files = {**derived.files, **own}
+        files = {**derived.files, **own, **_recording_files(recording)}
         for path, data in files.items():
             write(place.building, path, data)
-        files |= _copy_recording(recording, place.building)
+        open_recording(place.building / recording_path(recording.id))
         index = Index(
             recording=recording.id,
             recording_sha256=recording.manifest.sha256,
@@ -122,19 +127,14 @@ def attach_recording(folder: Path, recording: Recording) -> str:
         verdicts = f"evidence/attached/{number:02d}-{plain_name(recording.id)}-verdicts.json"
         files = {verdicts: as_json(plain_json({"recording": recording.id, **report.to_dict()}))}
         about = {"kind": "recording", "recording": recording.id, "verdict": report.verdict, "verdicts": verdicts}
-        _add(folder, index.with_files(_copy_recording(recording, folder)), about, files)
+        _add(folder, index, about, {**files, **_recording_files(recording)})
     return target
 
 
-def _copy_recording(recording: Recording, folder: Path) -> dict[str, bytes]:
-    """Copies what the manifest names, byte for byte; opening the copy checks every hash of it."""
-    target = recording_path(recording.id)
+def _recording_files(recording: Recording) -> dict[str, bytes]:
+    """What the manifest names, byte for byte; whoever opens the copy checks every hash of it."""
     paths = ["manifest.json", *(entry.path for entry in recording.manifest.files)]
-    files = {f"{target}/{path}": (recording.directory / path).read_bytes() for path in paths}
-    for path, data in files.items():
-        write(folder, path, data)
-    open_recording(folder / target)
-    return files
+    return {f"{recording_path(recording.id)}/{path}": (recording.directory / path).read_bytes() for path in paths}
 
 
 @contextmanager
@@ -155,18 +155,28 @@ def own_sql(folder: Path, index: Index, which: str) -> Iterator[Sequence[Path]]:
 
 @contextmanager
 def _attaching(folder: Path) -> Iterator[tuple[Index, int]]:
-    index = load_index(folder)
-    page.extract(read(folder, PAGE, MAX_TEXT_BYTES).decode("utf-8", "replace"))
-    yield index, len(index.attachments) + 1
+    """The folder's index and the number of what is attached next; two at once wait for each other."""
+    load_index(folder)
+    with alone(folder):
+        index = load_index(folder)
+        page.require(read(folder, PAGE, MAX_TEXT_BYTES).decode("utf-8", "replace"), of_index(index))
+        yield index, len(index.attachments) + 1
 
 
 def _add(folder: Path, index: Index, about: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
-    """Files first, then the index that names them, then the page that shows it."""
-    for path, data in files.items():
-        write(folder, path, data)
+    """Files first, then the index that names them, then the page that shows it; what fails leaves no files."""
     grown = replace(index.with_files(files), attachments=(*index.attachments, dict(about)))
     sections = of_index(grown)
-    changed = page.replace(read(folder, PAGE, MAX_TEXT_BYTES).decode("utf-8"), sections)
+    try:
+        for path, data in files.items():
+            write(folder, path, data)
+        if "recording" in about:
+            open_recording(folder / recording_path(about["recording"]))
+        changed = page.replace(read(folder, PAGE, MAX_TEXT_BYTES).decode("utf-8"), sections)
+    except BaseException:
+        for path in files:
+            discard(folder, path)
+        raise
     _finish(folder, grown, changed, sections)
 
 

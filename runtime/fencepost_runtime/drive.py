@@ -111,9 +111,11 @@ def nothing_left(
 ) -> bool:
     """Whether no queue holds a job that an actor could still move, given the names of those alive, all of them idle."""
     for queue in scenario.queues:
-        if not any(worker_name(queue, number) in live for number in range(1, queue.workers + 1)):
-            continue
-        movable: tuple[State, ...] = ("ready", "leased") if reclaimer_name(queue) in live else ("ready",)
+        movable: set[State] = set()
+        if any(worker_name(queue, number) in live for number in range(1, queue.workers + 1)):
+            movable.add("ready")
+        if reclaimer_name(queue) in live:
+            movable.add("leased")
         if any(state in movable for _, state in held(queue.name)):
             return False
     return True

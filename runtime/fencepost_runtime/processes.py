@@ -69,9 +69,15 @@ class Spec:
 
 
 def hook(telemetry: str) -> Callable[[str], object]:
-    """The function that says where a process's spans go. Imported before the fork, so that nobody pays for it twice."""
+    """The function that says where a process's spans go. Imported before the fork, so that nobody pays for it twice.
+
+    Raises ScenarioError if there is none.
+    """
     module, _, function = telemetry.partition(":")
-    found: Callable[[str], object] = getattr(importlib.import_module(module), function)
+    try:
+        found: Callable[[str], object] = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ScenarioError(f"There is no telemetry hook {telemetry!r}: {error}.") from error
     return found
 
 
@@ -82,9 +88,11 @@ def flush() -> None:
         shutdown()
 
 
-def die_with_parent() -> None:
+def die_with_parent(parent: int) -> None:
     """A supervisor that is killed must not leave its actors behind (Linux prctl(2))."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # It died before it was asked.
+        _kill_self()
 
 
 class Child:
@@ -181,13 +189,14 @@ def fork_child(
     stop: int,
 ) -> int:
     """Fork one actor; answers its process id."""
+    parent = os.getpid()
     pid = os.fork()
     if pid:
         script.close()
         return pid
     status = 1
     try:
-        die_with_parent()
+        die_with_parent(parent)
         close()
         _leave_signals()
         hook(spec.telemetry)(name)

@@ -8,7 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from benchmarks.generator import ANOMALIES, HARMLESS, SPANS, generate, lose, spans, table
+from benchmarks.damage import lose
+from benchmarks.generator import ANOMALIES, HARMLESS, generate, table
+from benchmarks.telling import SPANS, spans
 
 from fencepost_analyzer.check import opened
 from fencepost_analyzer.database import EVENTS, GAPS
@@ -116,7 +118,12 @@ def test_other_spans_of_the_runtime_are_no_events(name: str) -> None:
         ({"job.outcome": "unknown", "job.settle.accepted": True}, "ack", "ok", "early"),
         ({"job.outcome": "failed", "job.settle.accepted": True}, "fail", "ok", None),
         ({"job.outcome": "dead_letter", "job.settle.accepted": True}, "dead_letter", "ok", None),
-        ({"job.outcome": "ok", "job.settle.accepted": False, "job.reason": "stale_token"}, "ack", "failed", "stale_token"),
+        (
+            {"job.outcome": "ok", "job.settle.accepted": False, "job.reason": "stale_token"},
+            "ack",
+            "failed",
+            "stale_token",
+        ),
         ({"job.outcome": "ok"}, "ack", "unknown", None),
         ({"job.outcome": "ok", "error.type": "ConnectionLost"}, "ack", "unknown", "ConnectionLost"),
         ({"job.outcome": "ok", "error.type": "BackendError"}, "ack", "failed", "BackendError"),
@@ -153,7 +160,11 @@ def test_a_run_lasts_to_the_end_of_its_span() -> None:
 def test_an_inventory_is_one_event_for_itself_and_one_for_each_job_it_lists() -> None:
     attributes = {"job.inventory.ids": ["a", "b"], "job.inventory.states": ["ready", "dead"]}
     found = events(span("fencepost.runtime", attributes, name="inventory q"))
-    assert sorted((event["job_id"] or "", event["reason"]) for event in found) == [("", None), ("a", "ready"), ("b", "dead")]
+    assert sorted((event["job_id"] or "", event["reason"]) for event in found) == [
+        ("", None),
+        ("a", "ready"),
+        ("b", "dead"),
+    ]
 
 
 def test_an_inventory_with_more_jobs_than_states_loses_no_job() -> None:
@@ -221,7 +232,7 @@ def test_a_user_s_mapping_replaces_ours_for_the_same_scope(own: Path) -> None:
 
 def test_two_mappings_of_the_user_s_for_one_scope_are_an_error(own: Path) -> None:
     (own / "again.sql").write_text(OWN)
-    with pytest.raises(MappingError, match="scope shop.queue is already mapped by"):
+    with pytest.raises(MappingError, match=r"scope shop\.queue is already mapped by"):
         load_mappings([own])
 
 

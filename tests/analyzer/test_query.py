@@ -9,7 +9,8 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 import pytest
-from benchmarks.generator import generate, spans
+from benchmarks.generator import generate
+from benchmarks.telling import spans
 
 from fencepost_analyzer import query as querying
 from fencepost_analyzer.check import check
@@ -57,7 +58,8 @@ def test_the_query_of_a_finding_is_a_query(recording: Fake) -> None:
 
 
 @pytest.mark.parametrize(
-    "sql", ["FROM events", "VALUES (1)", "WITH a AS (SELECT 1) FROM a", "DESCRIBE events", "EXPLAIN SELECT 1", "SHOW TABLES"]
+    "sql",
+    ["FROM events", "VALUES (1)", "WITH a AS (SELECT 1) FROM a", "DESCRIBE events", "EXPLAIN SELECT 1", "SHOW TABLES"],
 )
 def test_whatever_only_reads_is_a_query(recording: Fake, sql: str) -> None:
     assert query(recording, sql).num_columns > 0
@@ -171,7 +173,7 @@ def test_a_change_hidden_in_a_query_changes_nothing_for_the_next(recording: Fake
     assert query(recording, "SELECT count(*) AS n FROM events").to_pylist() == before
 
 
-def test_the_environment_stays_with_the_parent(recording: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_stays_with_the_parent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHOP_PASSWORD", "hunter2")
     assert "SHOP_PASSWORD" not in querying._environment()
 

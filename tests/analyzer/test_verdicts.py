@@ -31,7 +31,9 @@ def test_the_needed_span_is_named_with_its_attribute() -> None:
 
 def test_a_finding_turns_into_json_with_its_witnesses() -> None:
     witness = Witness("violated", "j", 5, ("a", "b"), "It broke.")
-    finding = Finding("INV-001", "t", "critical", "P1", "+", "violated", 1, 0, (witness,), "1 violation found.", (), "SELECT 1")
+    finding = Finding(
+        "INV-001", "t", "critical", "P1", "+", "violated", 1, 0, (witness,), "1 violation found.", (), "SELECT 1"
+    )
     report = Report("violated", (finding,), 3, 1, 0)
     told = json.loads(json.dumps(report.to_dict()))
     assert told["findings"][0]["witnesses"] == [

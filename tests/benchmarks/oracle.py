@@ -6,6 +6,7 @@ Slow and plain on purpose. Takes one schedule of event dicts without gaps, answe
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 Row = dict[str, Any]
@@ -24,7 +25,7 @@ def verdicts(rows: list[Row]) -> dict[str, str]:
 def precedes(a: Row, b: Row) -> Doubt:
     if a.get("position") is not None and b.get("position") is not None:
         return bool(a["position"] < b["position"])
-    if _one_clock(a, b) and a["at"] != b["at"]:
+    if _alike(a, b, "host") and a["at"] != b["at"]:
         return bool(a["at"] < b["at"])
     if _alike(a, b, "producer") and a.get("producer_seq") is not None and b.get("producer_seq") is not None:
         return bool(a["producer_seq"] < b["producer_seq"])
@@ -75,7 +76,7 @@ class History:
             return False
         crash = self.crash_after(row)
         numbered = sorted({r["position"] for r in self.rows if r.get("position") is not None})
-        breaks = [b for a, b in zip(numbered, numbered[1:], strict=False) if b > a + 1]
+        breaks = [after for before, after in pairwise(numbered) if after > before + 1]
         since = max(breaks, default=min(numbered, default=0))
         granted = [
             lease
@@ -282,18 +283,16 @@ def _lost(history: History, job: str) -> Doubt:
     if taken is None or precedes(min(enqueued, key=lambda row: int(row["at"])), taken) is not True or stale:
         return None
     settlements = [row for row in history.of(job, "ack", "dead_letter") if row.get("reason") != "early"]
-    if any(history.happened(row) is None for row in settlements):
-        return None
-    if total is not None and effects.count(True) + effects.count(None) >= total:
-        return None
     runs = history.of(job, "run")
-    if any(run.get("until") is not None and run.get("outcome") in (None, "unknown") for run in runs):
-        return None
-    expiries = [
-        row["until"] for row in history.of(job, "lease", "renew") if row.get("outcome") == "ok" and row["until"]
-    ]
-    live = ending is None and max(expiries, default=0) > taken["at"]
-    return None if history.running(job) or live else True
+    leased = [row for row in history.of(job, "lease", "renew") if row.get("outcome") == "ok"]
+    doubts = (
+        any(history.happened(row) is None for row in settlements),
+        total is not None and effects.count(True) + effects.count(None) >= total,
+        any(run.get("until") is not None and run.get("outcome") in (None, "unknown") for run in runs),
+        history.running(job),
+        ending is None and max((row["until"] or 0 for row in leased), default=0) > taken["at"],
+    )
+    return None if any(doubts) else True
 
 
 def partial_write(history: History) -> str:

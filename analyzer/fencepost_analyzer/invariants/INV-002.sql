@@ -11,27 +11,24 @@ WITH contested AS (
     FROM suspect_runs
     SEMI JOIN (FROM jobs WHERE runs > 1) USING (schedule, job_id)
 ),
-signals AS (
-    SELECT schedule, worker_id, event, "at" FROM events WHERE event IN ('pause', 'resume')
-),
 awake AS (
     -- An execution is awake from its start, and again from each resumption of its worker ...
     SELECT *, "at" AS since FROM contested
     UNION ALL
-    SELECT contested.*, signals.at AS since
+    SELECT contested.*, resume."at" AS since
     FROM contested
-    JOIN signals
-        ON contested.schedule = signals.schedule
-        AND contested.worker_id = signals.worker_id
-        AND signals.event = 'resume'
-        AND signals.at > contested.at
-        AND signals.at < coalesce(contested.ended, signals.at + 1)
+    JOIN events AS resume
+        ON contested.schedule = resume.schedule
+        AND contested.worker_id = resume.worker_id
+        AND resume.event = 'resume'
+        AND resume."at" > contested."at"
+        AND coalesce(resume."at" < contested.ended, TRUE)
 ),
 stretches AS (
     -- ... to its end or the next pause.
     SELECT awake.*, least(awake.ended, pause.at) AS asleep
     FROM awake
-    ASOF LEFT JOIN (FROM signals WHERE event = 'pause') AS pause
+    ASOF LEFT JOIN (SELECT schedule, worker_id, "at" FROM events WHERE event = 'pause') AS pause
         ON awake.schedule = pause.schedule
         AND awake.worker_id = pause.worker_id
         AND awake.since <= pause.at
@@ -42,7 +39,7 @@ pairs AS (
         actor(a.worker_id, a.attempt) AS actor,
         actor(b.worker_id, b.attempt) AS rival,
         b.at AS rival_at, b.span_id AS rival_span_id,
-        least(a.asleep, b.asleep) - greatest(a.since, b.since) AS together,
+        greatest(least(a.asleep, b.asleep) - greatest(a.since, b.since), 0) AS together,
         CASE
             -- The queue's own order: one was settled before the other was granted.
             WHEN a.settled < b.granted THEN FALSE

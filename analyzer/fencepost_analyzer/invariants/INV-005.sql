@@ -6,17 +6,17 @@
 -- needs: enqueue
 -- claim: Every job whose enqueue was acknowledged was completed or dead-lettered, or the queue still holds it.
 WITH unfinished AS (
-    SELECT jobs.*, enqueue.at AS enqueued_at, enqueue.moment AS enqueued, enqueue.span_id AS enqueue_span_id
+    SELECT * EXCLUDE (enqueued_at)
     FROM jobs
-    JOIN (
-        SELECT schedule, job_id, arg_min(moment, "at") AS moment, min("at") AS at, arg_min(span_id, "at") AS span_id
-        FROM moments
-        SEMI JOIN (FROM jobs WHERE NOT completed) USING (schedule, job_id)
-        WHERE event = 'enqueue'
-            AND outcome = 'ok'
-        GROUP BY schedule, job_id
-    ) AS enqueue USING (schedule, job_id)
-    WHERE NOT jobs.completed
+    WHERE NOT completed
+),
+enqueued AS (
+    SELECT schedule, job_id, arg_min(moment, "at") AS moment, min("at") AS "at", arg_min(span_id, "at") AS span_id
+    FROM moments
+    SEMI JOIN unfinished USING (schedule, job_id)
+    WHERE event = 'enqueue'
+        AND outcome = 'ok'
+    GROUP BY schedule, job_id
 ),
 attempted AS (
     SELECT
@@ -51,13 +51,15 @@ leased AS (
 judged AS (
     SELECT
         unfinished.*,
+        enqueued.span_id AS enqueue_span_id,
+        enqueued."at" AS enqueued_at,
         holdings.at AS taken_at,
         holdings.span_id AS inventory_span_id,
         attempted.actor,
         attempted.crashed,
         attempted.span_id AS run_span_id,
         CASE
-            WHEN precedes(unfinished.enqueued, holdings.moment) IS DISTINCT FROM TRUE
+            WHEN precedes(enqueued.moment, holdings.moment) IS DISTINCT FROM TRUE
                 THEN 'no inventory taken after its enqueue says whether the queue still holds it'
             WHEN holdings.ended AND holdings.after_ending IS DISTINCT FROM TRUE
                 THEN 'no inventory taken after its early acknowledgement says whether the queue still holds it'
@@ -74,6 +76,7 @@ judged AS (
         END AS doubt,
         holdings.moment IS NULL AS uncounted
     FROM unfinished
+    JOIN enqueued USING (schedule, job_id)
     LEFT JOIN holdings USING (schedule, job_id)
     LEFT JOIN attempted USING (schedule, job_id)
     LEFT JOIN settled USING (schedule, job_id)

@@ -8,27 +8,23 @@
 WITH partial AS (
     SELECT *
     FROM jobs
-    WHERE applied + unanswered > 0
-        AND coalesce(applied < effect_total, TRUE)
+    WHERE coalesce(applied < effect_total, TRUE)
         -- One effect, whatever became of it, is not a part of anything.
         AND coalesce(effect_total > 1, TRUE)
 ),
 written AS (
     SELECT
-        steps.schedule,
-        steps.job_id,
+        schedule,
+        job_id,
         min(steps."at") AS "at",
-        list(DISTINCT steps.effect_key ORDER BY steps.effect_key) FILTER (effects.applied) AS keys,
+        list(DISTINCT effect_key ORDER BY effect_key) FILTER (effects.applied) AS keys,
         list_slice(list(steps.span_id ORDER BY steps."at", steps.span_id), 1, 20) AS span_ids
     FROM steps
     SEMI JOIN partial USING (schedule, job_id)
-    JOIN effects
-        ON steps.schedule = effects.schedule
-        AND steps.job_id = effects.job_id
-        AND steps.effect_key = effects.effect_key
+    JOIN effects USING (schedule, job_id, effect_key)
     WHERE steps.event = 'write'
         AND effects.applied IS DISTINCT FROM FALSE
-    GROUP BY steps.schedule, steps.job_id
+    GROUP BY schedule, job_id
 ),
 running AS (
     SELECT schedule, job_id, bool_or(ended IS NULL) AS running
@@ -59,12 +55,8 @@ judged AS (
     FROM partial
     JOIN written USING (schedule, job_id)
     LEFT JOIN running USING (schedule, job_id)
-    LEFT JOIN holdings
-        ON partial.schedule = holdings.schedule
-        AND partial.job_id = holdings.job_id
-    LEFT JOIN endings
-        ON partial.schedule = endings.schedule
-        AND partial.job_id = endings.job_id
+    LEFT JOIN holdings USING (schedule, job_id)
+    LEFT JOIN endings USING (schedule, job_id)
 )
 SELECT
     schedule,

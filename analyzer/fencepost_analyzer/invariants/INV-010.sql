@@ -66,12 +66,8 @@ ends AS (
         holdings.span_id AS inventory_span_id
     FROM late
     LEFT JOIN released USING (schedule, execution_id)
-    LEFT JOIN ended_by_others
-        ON late.schedule = ended_by_others.schedule
-        AND late.span_id = ended_by_others.span_id
-    LEFT JOIN holdings
-        ON late.schedule = holdings.schedule
-        AND late.job_id = holdings.job_id
+    LEFT JOIN ended_by_others USING (schedule, span_id)
+    LEFT JOIN holdings USING (schedule, job_id)
     WHERE coalesce((ended_by_others.moment).at > late.due_at, TRUE)
 ),
 judged AS (

@@ -13,7 +13,7 @@ early AS (
     FROM jobs
     WHERE begun_at <= enqueued_at
         OR begun_position < enqueue_position
-        OR (begun_at IS NOT NULL AND enqueued_at IS NULL)
+        OR enqueued_at IS NULL
 ),
 enqueued AS (
     SELECT schedule, job_id, arg_min(moment, "at") AS moment, min("at") AS "at", arg_min(span_id, "at") AS span_id

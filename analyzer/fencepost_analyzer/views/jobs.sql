@@ -12,7 +12,6 @@ WITH told AS (
         count(*) FILTER (event = 'run') AS runs,
         min("at") FILTER (event IN ('lease', 'run')) AS begun_at,
         min(position) FILTER (event IN ('lease', 'run')) AS begun_position,
-        coalesce(bool_or(event = 'enqueue' AND outcome = 'ok'), FALSE) AS acknowledged,
         coalesce(
             bool_or(
                 outcome = 'ok'

@@ -1,9 +1,9 @@
 -- Did moment a come before moment b? NULL = nobody can tell.
--- The queue's own order first; then clocks, but only those that tick on one host or in one process; a tie of the
--- clock is decided by the process's own order of spans. Clocks of two hosts prove nothing.
+-- The queue's own order first; then clocks, but only those that tick on one known host; then, for a tie or a host
+-- that is not known, a process's own order of spans. Clocks of two hosts prove nothing.
 CREATE MACRO precedes(a, b) AS CASE
     WHEN (a).position IS NOT NULL AND (b).position IS NOT NULL THEN (a).position < (b).position
-    WHEN ((a).host = (b).host OR (a).producer = (b).producer) AND (a).at <> (b).at THEN (a).at < (b).at
+    WHEN (a).host = (b).host AND (a).at <> (b).at THEN (a).at < (b).at
     WHEN (a).producer = (b).producer THEN (a).producer_seq < (b).producer_seq
 END;
 

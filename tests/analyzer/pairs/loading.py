@@ -1,9 +1,10 @@
 """Reads the pairs: for each invariant the histories that satisfy it, break it, or leave it open.
 
-A file holds a list of cases: a `claim` in one sentence, `events`, and sometimes `gaps`, what the first witness
-`says`, or which span is `missing`. Times are seconds. What an event leaves out: `outcome` is ok; `host` is one and
-the same; the `producer` is the worker, else "p"; durable steps that got an answer are numbered in the order of the
-list (`position`); an event has `ended` unless its outcome is unknown.
+A file holds a list of cases: a `claim` in one sentence, `events`, and sometimes `gaps`, what the witnesses say
+(`says`), which `spans` the first one points at, how many cases there are (`count`, else 1), or which span is
+`missing`. Times are seconds. What an event leaves out: `outcome` is ok; `host` is one and the same; the `producer`
+is the worker, else "p"; durable steps that got an answer are numbered in the order of the list (`position`); an
+event has `ended` unless its outcome is unknown.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import pyarrow as pa
 from benchmarks.generator import DURABLE
 
 from fencepost_analyzer.database import GAPS, events_table
+from fencepost_analyzer.verdicts import Finding
 
 HERE = Path(__file__).parent
 VERDICTS = {"ok": "holds", "bad": "violated", "unknown": "unknown"}
@@ -34,6 +36,8 @@ class Case:
     gaps: pa.Table
     says: str
     missing: str
+    spans: tuple[str, ...]
+    count: int
 
     def table(self) -> pa.Table:
         return events_table(self.rows)
@@ -53,12 +57,24 @@ def all_cases() -> list[Case]:
     return found
 
 
+def mismatches(case: Case, finding: Finding) -> list[str]:
+    """What a finding lacks of what the case wants of it, beside the verdict."""
+    said = " ".join(witness.sentence for witness in finding.witnesses)
+    wrong = [] if case.says in said else [f"says: {said}"]
+    wrong += [] if case.missing in " ".join(finding.missing) else [f"missing: {finding.missing}"]
+    spans = finding.witnesses[0].span_ids if finding.witnesses else ()
+    wrong += [f"spans: {spans}"] if case.spans and spans != case.spans else []
+    count = finding.violations + finding.unknowns
+    return wrong + ([f"count: {count}"] if finding.verdict == "violated" and count != case.count else [])
+
+
 def _case(invariant: str, kind: str, case: dict[str, Any]) -> Case:
-    unknown = set(case) - {"claim", "events", "gaps", "says", "missing"}
+    unknown = set(case) - {"claim", "events", "gaps", "says", "missing", "spans", "count"}
     assert not unknown, f"{invariant}-{kind}: unknown keys {unknown}"
     gaps = pa.Table.from_pylist([_gap(gap) for gap in case.get("gaps", [])], schema=GAPS)
     says, missing = case.get("says", ""), case.get("missing", "")
-    return Case(invariant, VERDICTS[kind], case["claim"], _rows(case["events"]), gaps, says, missing)
+    spans, count = tuple(case.get("spans", ())), case.get("count", 1)
+    return Case(invariant, VERDICTS[kind], case["claim"], _rows(case["events"]), gaps, says, missing, spans, count)
 
 
 def _ns(seconds: float | None) -> int | None:

@@ -96,7 +96,7 @@ def _cuts(sql: str) -> Iterator[tuple[int, int, str]]:
                 yield from _operands(tokens, index)
             case "WHERE" | "HAVING" | "ON":
                 end = _until(tokens, index, _CLAUSES)
-                yield tokens[index].end, end, "TRUE"
+                yield token.end, end, "TRUE"
             case "WHEN":
                 yield from _arm(tokens, index)
             case "FILTER":

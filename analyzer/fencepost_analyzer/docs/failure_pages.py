@@ -164,8 +164,7 @@ def _policy_line(scenario: Scenario) -> str:
 
 def _timeline(mode: FailureMode) -> str:
     """The story of the jobs that broke something, as `fencepost show` tells it."""
-    rows = matrix.events(mode.scenario, matrix.SEEDS[0])
-    report = _report(rows)
+    rows, report = _told(mode.id)
     since = min(row["at"] for row in rows)
     with duckdb.connect(":memory:") as connection:
         tidy_events(connection, events_table(rows))
@@ -178,14 +177,17 @@ def _timeline(mode: FailureMode) -> str:
 
 
 def _witnesses(mode: FailureMode) -> Iterator[tuple[str, str]]:
-    report = _report(matrix.events(mode.scenario, matrix.SEEDS[0]))
+    _, report = _told(mode.id)
     for finding in report.findings:
         if finding.verdict == "violated":
             yield finding.id, text.markdown(finding.witnesses[0].sentence, None)
 
 
-def _report(rows: list[dict[str, Any]]) -> Report:
-    return judge(events_table(rows))
+@cache
+def _told(name: str) -> tuple[list[dict[str, Any]], Report]:
+    """The events of a failure mode as it happens, and what is judged of them."""
+    rows = matrix.events(failure_modes()[name].scenario, matrix.SEEDS[0])
+    return rows, judge(events_table(rows))
 
 
 def _healing(mode: FailureMode, outcome: Outcome) -> str:

@@ -267,7 +267,8 @@ def _list(data: Mapping[str, Any], key: str, what: str, most: int) -> list[Any]:
 def _text(data: Mapping[str, Any], key: str, what: str) -> str:
     value = data.get(key)
     if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT:
-        raise ScenarioError(f"{what} needs a {key}, a text of 1 to {MAX_TEXT} characters, not {shown(value)}.")
+        article = "an" if key[0] in "aeiou" else "a"
+        raise ScenarioError(f"{what} needs {article} {key}, a text of 1 to {MAX_TEXT} characters, not {shown(value)}.")
     if any("\ud800" <= letter <= "\udfff" for letter in value):
         raise ScenarioError(f"{what}: {key} {shown(value)} holds half a character, which no database can store.")
     return value

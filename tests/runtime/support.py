@@ -221,3 +221,12 @@ def attempt(policy: Policy, script: Mapping[str, Any] | None = None, job: Job | 
     """One worker's whole life: it leases the job once, attempts it, finds nothing more and is told to stop."""
     leased = granted(job or a_job(), number, token=number)
     return play(worker("w", "q", policy, poll_ms=20), {"lease": [leased, None], **(script or {})})
+
+
+def one_sentence(error: Exception) -> str:
+    """An error's message, which must be one sentence that may be shown to anybody."""
+    said = str(error)
+    assert said.isprintable(), said
+    assert said[-1] in ".?", said
+    assert ". " not in said, said
+    return said

@@ -84,10 +84,11 @@ def test_a_terminal_gets_colours_and_a_pipe_does_not(env: dict[str, str]) -> Non
     code, shown = on_terminal("check", "incident", env=env)
     assert code == 1
     assert "\x1b[1;31m✗ violated" in shown
-    _, bare = on_terminal("check", "incident", env={**env, "NO_COLOR": "1"})
-    assert not re.search(r"\x1b\[[0-9;]*3[0-9]", bare) and "✗ violated" in bare
-    piped = spawn("check", "incident", env=env).communicate()[0]
-    assert "\x1b" not in piped and "violated" in piped
+    assert "\x1b[32msealed" in on_terminal("list", env=env)[1]
+    _, bare = on_terminal("list", env={**env, "NO_COLOR": "1"})
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]", bare) and "sealed" in bare
+    piped = spawn("list", env=env).communicate()[0]
+    assert "\x1b" not in piped and "sealed" in piped
 
 
 @pytest.mark.parametrize(
@@ -151,7 +152,7 @@ def test_a_full_disk_is_said_in_a_sentence(env: dict[str, str], here: Path) -> N
     # The limit must not cut the bytecode that Python keeps beside our modules.
     env = {**env, "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
-        ["bash", "-c", command, "bash", *PROGRAM, "postmortem", "new", "incident"],
+        ["bash", "-c", command, "bash", *PROGRAM, "postmortem", "new", "clean"],
         env=env,
         capture_output=True,
         text=True,

@@ -59,7 +59,7 @@ def test_money_is_conserved_only_in_the_replay(told: tuple[Path, Done]) -> None:
 
 
 def test_the_demo_ends_by_naming_commands_that_work(told: tuple[Path, Done], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next commands carry the real id, and each of them does something."""
+    """The next commands carry the real id and do what they say; the postmortem that they verify stands."""
     folder, done = told
     monkeypatch.chdir(folder)
     lines = re.findall(r"(?m)^(?:next:)? +fencepost (.*?)(?:  # .*)?$", done.out)
@@ -75,14 +75,13 @@ def test_the_demo_ends_by_naming_commands_that_work(told: tuple[Path, Done], mon
         assert (found.code, found.err) == (codes.get(words[0], 0), ""), line
 
 
-def test_the_demo_leaves_a_postmortem_that_stands(told: tuple[Path, Done]) -> None:
-    """The folder that it wrote holds evidence of the run that it told, all of which stands."""
+def test_the_demo_leaves_a_postmortem_of_its_own_run(told: tuple[Path, Done]) -> None:
+    """The folder that it wrote holds evidence of the run that it told."""
     folder, _ = told
     (written,) = (folder / "postmortems").iterdir()
     (recording,) = (folder / "recordings").iterdir()
     assert written.name == "001-demo"
     assert (written / "evidence" / "recordings" / recording.name / "manifest.json").is_file()
-    assert [one for one in postmortem.verify(written) if not one.stands] == []
 
 
 @pytest.fixture
@@ -111,6 +110,7 @@ def test_a_demo_that_comes_out_otherwise_says_so(monkeypatch: pytest.MonkeyPatch
         return run_simulated(failure_mode("FM-002").near_miss, recordings)
 
     monkeypatch.setattr(demo, "run_processes", harmless)
+    monkeypatch.setattr(postmortem, "new", lambda *_, **__: Path("postmortems", "001-demo"))
     done = fencepost("demo")
     assert done.code == 1
     assert "This did not go as the story says" in done.out

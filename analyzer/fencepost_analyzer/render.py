@@ -13,7 +13,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TextIO
@@ -219,7 +219,10 @@ def complain(message: object) -> None:
     line = f"fencepost: {text.sentence(message)}"
     if sys.stderr.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb":
         line = f"\x1b[31m{line}\x1b[0m"
-    _write(sys.stderr, line + "\n")
+    # Whoever cannot be told still gets the exit code.
+    with suppress(OSError):
+        _write(sys.stderr, line + "\n")
+        sys.stderr.flush()
 
 
 def plain_json(value: Any) -> Any:

@@ -108,9 +108,12 @@ def _explain_os(error: OSError) -> str:
 
 
 def _make_streams_robust() -> None:
-    """What the terminal's encoding lacks is escaped, instead of ending the command half-way."""
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
+    """What the terminal's encoding lacks is escaped, and a stream that the shell closed (`>&-`) takes anything."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            # It takes the closed one's number, so that no file of ours does.
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
+        reconfigure = getattr(getattr(sys, name), "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
 

@@ -114,13 +114,16 @@ def making(postmortems: Path, name: str) -> Iterator[Place]:
         place = Place(
             postmortems / f".{number}-{made}.{secrets.token_hex(4)}", postmortems / f"{number}-{made}", number
         )
-        place.building.mkdir()
         try:
+            place.building.mkdir()
             yield place
             _sync(place.building)
             place.building.rename(place.final)
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(place.building, ignore_errors=True)
+            if isinstance(error, OSError):
+                # The hidden folder's name would tell nobody anything.
+                error.filename, error.filename2 = str(postmortems), None
             raise
 
 
@@ -135,8 +138,10 @@ def write(folder: Path, path: str, data: bytes) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         temporary.rename(target)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(target)
         raise
 
 

@@ -255,7 +255,9 @@ def _conclude(
     missing = tuple(sorted({span_needed(event) for tally in tallies for event in tally.missing}))
     lacking = _lacking_anywhere(invariant, evidence.coverage)
     if lacking:
-        spans = tuple(" or ".join(dict.fromkeys(span_needed(kind.event, kind.column) for kind in choice)) for choice in lacking)
+        spans = tuple(
+            " or ".join(dict.fromkeys(span_needed(kind.event, kind.column) for kind in choice)) for choice in lacking
+        )
         return "unknown", f"There is nothing to judge: it would need the spans {' and '.join(spans)}.", spans
     if violations:
         return "violated", f"{_times(violations, 'violation')} found.", missing

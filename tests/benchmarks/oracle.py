@@ -194,14 +194,14 @@ def concurrent_execution(history: History) -> str:
 def _overlap(history: History, a: Row, b: Row) -> Doubt:
     if _handed_over(history, a, b) or _handed_over(history, b, a):
         return False
-    if not _one_clock(a, b):
+    awake_a, awake_b = _awake(history, a), _awake(history, b)
+    if awake_a and awake_b and not _one_clock(a, b):
         return None
     met: Doubt = False
-    for since_a, until_a in _awake(history, a):
-        for since_b, until_b in _awake(history, b):
-            before = None if until_b is None else since_a < until_b
-            behind = None if until_a is None else since_b < until_a
-            both = conjunction(before, behind)
+    for since_a, until_a in awake_a:
+        for since_b, until_b in awake_b:
+            ended = until_a if since_a <= since_b else until_b
+            both = None if ended is None else max(since_a, since_b) < ended
             met = True if True in (met, both) else None if None in (met, both) else False
     return met
 
@@ -232,7 +232,9 @@ def _awake(history: History, run: Row) -> list[tuple[int, int | None]]:
     for since in starts:
         ends = [row["at"] for row in mine if row["event"] == "pause" and row["at"] >= since]
         ends += [ended] if ended is not None else []
-        found.append((since, min(ends, default=None)))
+        until = min(ends, default=None)
+        if until is None or since < until:
+            found.append((since, until))
     return found
 
 

@@ -22,7 +22,6 @@ awake AS (
         AND contested.worker_id = resume.worker_id
         AND resume.event = 'resume'
         AND resume."at" > contested."at"
-        AND coalesce(resume."at" < contested.ended, TRUE)
 ),
 stretches AS (
     -- ... to its end or the next pause.
@@ -32,6 +31,8 @@ stretches AS (
         ON awake.schedule = pause.schedule
         AND awake.worker_id = pause.worker_id
         AND awake.since <= pause.at
+    -- Resumed after its end: that was another execution's worker of the same name.
+    WHERE coalesce(awake.since < asleep, TRUE)
 ),
 pairs AS (
     SELECT
@@ -39,13 +40,18 @@ pairs AS (
         actor(a.worker_id, a.attempt) AS actor,
         actor(b.worker_id, b.attempt) AS rival,
         b.at AS rival_at, b.span_id AS rival_span_id,
-        greatest(least(a.asleep, b.asleep) - greatest(a.since, b.since), 0) AS together,
+        CASE
+            WHEN a.asleep < b.asleep THEN a.asleep
+            WHEN a.asleep >= b.asleep THEN b.asleep
+        END - greatest(a.since, b.since) AS together,
         CASE
             -- The queue's own order: one was settled before the other was granted.
             WHEN a.settled < b.granted THEN FALSE
             WHEN b.settled < a.granted THEN FALSE
-            -- Clocks, where they are one clock.
-            WHEN a.host = b.host OR a.producer = b.producer THEN a.since < b.asleep AND b.since < a.asleep
+            -- Clocks, where they are one clock: the later began while the earlier was still at it.
+            WHEN NOT coalesce(a.host = b.host, FALSE) AND NOT coalesce(a.producer = b.producer, FALSE) THEN NULL
+            WHEN a.since <= b.since THEN b.since < a.asleep
+            ELSE a.since < b.asleep
         END AS overlap
     FROM stretches AS a
     JOIN stretches AS b

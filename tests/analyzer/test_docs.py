@@ -47,19 +47,12 @@ def headings(text: str) -> list[str]:
     return re.findall(r"^#+ (.+)$", FENCED.sub("", text), re.MULTILINE)
 
 
-@pytest.fixture(scope="module")
+# Begun before the first test, asked for by the last ones: the commands mostly wait for each other.
+@pytest.fixture(scope="module", autouse=True)
 def shown() -> Iterator[dict[Path, Future[list[Difference]]]]:
     """For each how-to page, the commands that print something else than it shows."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         yield {path: pool.submit(consoles.differences, path.read_text("utf-8"), ROOT) for path in HOW_TO}
-
-
-@pytest.mark.parametrize("page", HOW_TO, ids=lambda path: path.stem)
-def test_the_commands_of_a_how_to_page_print_what_it_shows(
-    page: Path, shown: dict[Path, Future[list[Difference]]]
-) -> None:
-    differing = "\n\n".join(map(str, shown[page].result()))
-    assert differing == "", f"{name_of(page)} shows another output (`make docs` writes it again):\n{differing}"
 
 
 def test_no_generated_section_is_stale() -> None:
@@ -285,3 +278,11 @@ def test_without_a_checkout_it_says_so(tmp_path: Path) -> None:
     """Where there is no checkout there are no pages to write."""
     with pytest.raises(DocsError, match="is no checkout of fencepost"):
         changed(tmp_path)
+
+
+@pytest.mark.parametrize("page", HOW_TO, ids=lambda path: path.stem)
+def test_the_commands_of_a_how_to_page_print_what_it_shows(
+    page: Path, shown: dict[Path, Future[list[Difference]]]
+) -> None:
+    differing = "\n\n".join(map(str, shown[page].result()))
+    assert differing == "", f"{name_of(page)} shows another output (`make docs` writes it again):\n{differing}"

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from analyzer.lab import hostile_lines
 
+from fencepost_analyzer import postmortem
 from fencepost_analyzer.catalogue import demo_scenario, failure_mode
+from fencepost_analyzer.postmortem import standing
+from fencepost_analyzer.postmortem.evidence import Derived, derive
 from fencepost_analyzer.run import run_simulated
-from fencepost_recorder import import_otlp
+from fencepost_recorder import Recording, import_otlp, open_recording
+from fencepost_runtime.policy import preset
 
+KNOWN: dict[tuple[str, str], Derived] = {}
+SPECIFICATIONS = [postmortem.specification(), postmortem.specification(preset("safe"))]
 INCIDENT, CLEAN, FOREIGN = "incident", "clean", "hostile"
 
 
@@ -33,3 +42,38 @@ def here(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FENCEPOST_RECORDINGS", str(shelf))
     return tmp_path
+
+
+@pytest.fixture
+def derived_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows from a recording always is the same (another test shows it), so it is derived once for all tests."""
+    monkeypatch.setattr(standing, "derive", _derived)
+
+
+def _derived(recording: Recording, specifications: Any, **sql: Any) -> Derived:
+    if any(sql.values()):
+        return derive(recording, specifications, **sql)
+    key = (recording.manifest.sha256, json.dumps(specifications))
+    if key not in KNOWN:
+        KNOWN[key] = derive(recording, specifications)
+    return KNOWN[key]
+
+
+@pytest.fixture(scope="session")
+def incident(shelf: Path) -> Recording:
+    return open_recording(shelf / "incident")
+
+
+@pytest.fixture(scope="session")
+def written(incident: Recording, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One postmortem, only to be read; tests that change one take a copy."""
+    folder = tmp_path_factory.mktemp("postmortems")
+    return postmortem.new(
+        incident, postmortems=folder, title="Charged twice", replays=SPECIFICATIONS, today="2026-01-02"
+    )
+
+
+@pytest.fixture
+def copy(written: Path, tmp_path: Path) -> Path:
+    shutil.copytree(written, tmp_path / written.name)
+    return tmp_path / written.name

@@ -26,6 +26,7 @@ from fencepost_analyzer.docs.sections import Page, Section, fill
 from fencepost_analyzer.invariants import load
 from fencepost_analyzer.strategies import UnknownStrategy, not_yet, strategies, strategy
 from fencepost_runtime.policy import preset, presets
+from fencepost_runtime.scenario import Scenario
 
 DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"])
@@ -198,6 +199,17 @@ def test_the_failure_mode_of_the_how_to_keeps_its_claims() -> None:
     found = {name: outcome.violated for name, outcome in matrix.outcomes(cases).items()}
     claims: dict[str, tuple[str, ...]] = {"own": mode.violates, "near-miss": (), "heals": ()}
     assert found == claims | {one.policy: one.violates for one in mode.seems}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_examples_that_are_not_run_can_be_read(page: Path) -> None:
+    """Python that a page shows compiles, and a TOML table with queues is a scenario."""
+    for block in consoles.blocks(page.read_text("utf-8")):
+        if block.language == "python":
+            compile(block.body, name_of(page), "exec")
+        elif block.language == "toml":
+            table = tomllib.loads(block.body)
+            assert Scenario.from_dict(table.get("scenario", table)).jobs
 
 
 def test_a_page_cannot_repeat_a_claim_that_the_simulator_refutes() -> None:

@@ -2,7 +2,8 @@
 
 `mutants.py STEP MODULE…` runs the fast tests under every STEP-th mutant of the modules and prints one JSON object:
 how many there were, and those that survived. A mutant is a module with one condition forced, negated, weakened or
-moved by one, or one statement gone; it exists in memory only, in a forked process of its own.
+moved by one, or one statement gone; `sqlite.sql` stands for the SQL statements, whose conditions go too. A mutant
+exists in memory only, in a forked process of its own.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import importlib
 import importlib.util
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -138,6 +140,38 @@ def _put(tree: ast.Module, target: ast.AST, field: str | None, replacement: Any)
     return changed
 
 
+def sql_mutants(file: str) -> list[Callable[[], tuple[str, ast.Module]]]:
+    """Every mutant of a file of named SQL statements: a condition gone or off by one, an order turned round."""
+    text = (PACKAGE / "sql" / f"{file}.sql").read_text("utf-8")
+    parts = re.split(r"^-- name: (\w+)$", text, flags=re.MULTILINE)[1:]
+    statements = dict(zip(parts[::2], parts[1::2], strict=True))
+    return [
+        partial(_sql_mutant, statements, name, broken)
+        for name, body in statements.items()
+        for broken in _broken_sql(body)
+        if name != "schema"
+    ]
+
+
+def _broken_sql(body: str) -> Iterator[str]:
+    where = re.search(r"WHERE (.+?)(;|$|\n)", body)
+    for condition in where[1].split(" AND ") if where else ():
+        yield body.replace(condition, "1")
+    order = re.search(r"ORDER BY (.+?)(;|$|\n)", body)
+    for column in order[1].split(", ") if order else ():
+        # Without it the rows often come in the same order by chance: turned round, never.
+        yield body.replace(order[0], order[0].replace(column, f"{column} DESC"))
+    for sign, other in (("<=", "<"), ("<>", "="), ("value + 1", "value + 2"), ("count(*)", "1"), ("sum(", "max(")):
+        if sign in body:
+            yield body.replace(sign, other)
+
+
+def _sql_mutant(statements: dict[str, str], name: str, broken: str) -> tuple[str, ast.Module]:
+    changed = {key: (broken if key == name else body).strip() for key, body in statements.items()}
+    was, now = (" ".join(text.split()) for text in (statements[name], broken))
+    return f"{name}: {was} -> {now}", ast.parse(f"def statements(file):\n    return {changed!r}")
+
+
 class _Instead(MetaPathFinder, Loader):
     """Gives one module's name a broken body."""
 
@@ -164,7 +198,8 @@ def survives(module: str, broken: ast.Module | None, tests: list[str]) -> bool:
             sys.meta_path.insert(0, _Instead(f"fencepost_runtime.{module}", compile(broken, module, "exec")))
         import pytest
 
-        os._exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--assert=plain", "-k", "not sqlite", *tests]))
+        backend = "sqlite" if module == "statements" else "not sqlite"
+        os._exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--assert=plain", "-k", backend, *tests]))
     _, status = os.waitpid(pid, 0)
     return status == 0
 
@@ -176,7 +211,11 @@ def main(step: int, modules: list[str]) -> None:
     os.chdir(ROOT)
     tests = sorted(str(path) for pattern in TESTS for path in Path(__file__).parent.glob(pattern))
     assert survives("rules", None, tests), "the fast tests fail without a mutant"
-    all_of_them = [(module, mutant) for module in modules for mutant in mutants(PACKAGE / f"{module}.py")]
+    all_of_them = [
+        ("statements" if name == "sqlite.sql" else name, mutant)
+        for name in modules
+        for mutant in (sql_mutants("sqlite") if name == "sqlite.sql" else mutants(PACKAGE / f"{name}.py"))
+    ]
     tried = all_of_them[::step]
     survivors = []
     for module, mutant in tried:

@@ -48,14 +48,16 @@ def headings(text: str) -> list[str]:
     return re.findall(r"^#+ (.+)$", FENCED.sub("", text), re.MULTILINE)
 
 
-# Begun before the first test, asked for by the last ones: the commands mostly wait for each other.
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def shown() -> Iterator[dict[Path, Future[list[Difference]]]]:
     """For each how-to page, the commands that print something else than it shows."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         yield {path: pool.submit(consoles.differences, path.read_text("utf-8"), ROOT) for path in HOW_TO}
+        pool.shutdown(cancel_futures=True)
 
 
+# The commands of the how-to pages run beside it: they mostly wait for each other.
+@pytest.mark.usefixtures("shown")
 def test_no_generated_section_is_stale() -> None:
     """What `make docs` would write is what the pages say already."""
     assert [name_of(path) for path in changed(ROOT)] == []

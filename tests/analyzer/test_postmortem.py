@@ -31,7 +31,7 @@ def test_a_folder_holds_page_and_evidence(written: Path) -> None:
     assert {
         *("postmortem.md", INDEX, "evidence/verdicts.json", "evidence/replay.json", "evidence/scenario.json"),
         *("evidence/timeline.txt", "evidence/events.csv", "evidence/queries/INV-001.sql"),
-        *("evidence/queries/INV-001.json", "evidence/recordings/incident/manifest.json"),
+        *("evidence/queries/INV-001.json", "evidence/recorded/incident/manifest.json"),
     } <= bytes_of(written).keys()
 
 
@@ -48,8 +48,8 @@ def test_the_page_tells_the_incident(written: Path) -> None:
         "**verify: equal.**",
         "**fork under `safe`: heals.**",
         "| payments | `fencing` | `false` | `true` | RS-002 fencing token |",
-        "fencepost check evidence/recordings/incident",
-        "fencepost replay evidence/recordings/incident --policy safe",
+        "fencepost check evidence/recorded/incident",
+        "fencepost replay evidence/recorded/incident --policy safe",
     ):
         assert words in text
     assert "{{" not in text
@@ -137,7 +137,7 @@ def test_attached_evidence_is_verified_like_the_rest(copy: Path, shelf: Path) ->
     postmortem.attach_query(copy, "SELECT count(*) AS n FROM spans", "spans")
     postmortem.attach_recording(copy, open_recording(shelf / "clean"))
     edit(copy / "evidence/attached/01-spans.json", "83", "84")
-    flip(copy / "evidence/recordings/clean/spans/part-00000.parquet")
+    flip(copy / "evidence/recorded/clean/spans/part-00000.parquet")
     assert {"query spans", "recording clean"} <= set(fallen(copy))
 
 
@@ -283,3 +283,30 @@ def test_new_names_what_to_do_next(shelf: Path, tmp_path: Path) -> None:
     assert done.code == 0
     assert re.match(r"wrote .*/001-demo|wrote .*/001-", done.out)
     assert "parts for you to fill in" in done.out and "postmortem verify" in done.out
+
+
+@pytest.mark.usefixtures("derived_once")
+def test_renewing_rewords_what_is_generated_and_keeps_the_rest(copy: Path) -> None:
+    """What another version generated is written again as this one says it; people's text and attachments stay."""
+    postmortem.attach_query(copy, "SELECT 1 AS one", "one")
+    edit(copy / "postmortem.md", "> **To fill in:** what happened", "It was a dark night, and")
+    edit(copy / "postmortem.md", "| promise |", "| pledge |")
+    edit(copy / "evidence/timeline.txt", "STOPPED", "HALTED")
+    before = (copy / "postmortem.md").read_text("utf-8")
+    postmortem.renew(copy)
+    after = (copy / "postmortem.md").read_text("utf-8")
+    assert fallen(copy) == []
+    assert outside(before) == outside(after)
+    assert "| promise |" in after and "01-one.sql" in after
+
+
+EXAMPLE = ROOT / "postmortems" / "001-demo"
+RENEW = (
+    f"python -c \"import pathlib; from fencepost_analyzer import postmortem as p; p.renew(pathlib.Path('{EXAMPLE}'))\""
+)
+
+
+def test_the_example_stands() -> None:
+    """The demo's incident, kept with the source as the first postmortem, is finished and all its evidence stands."""
+    assert postmortem.blanks(EXAMPLE) == 0
+    assert fallen(EXAMPLE) == [], f"if only words changed, this writes them again: {RENEW}"

@@ -43,7 +43,7 @@ TAMPERED: dict[str, tuple[Tamper, str]] = {
         "query INV-007",
     ),
     "a flipped byte of the recording": (
-        lambda folder: flip(folder / "evidence/recordings/incident/spans/part-00000.parquet"),
+        lambda folder: flip(folder / "evidence/recorded/incident/spans/part-00000.parquet"),
         "recording",
     ),
     "an edited timeline": (
@@ -135,7 +135,7 @@ def test_corrected_hashes_do_not_save_a_forgery(what: str, copy: Path) -> None:
 @pytest.mark.usefixtures("derived_once")
 def test_another_recording_in_its_place_is_found(copy: Path, shelf: Path) -> None:
     """A sound recording that is not the one of the incident does not stand in for it."""
-    target = copy / "evidence/recordings/incident"
+    target = copy / "evidence/recorded/incident"
     shutil.rmtree(target)
     shutil.copytree(shelf / "clean", target)
     assert "recording" in fallen(copy)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fencepost_analyzer.postmortem.evidence import specification, usual
 from fencepost_analyzer.postmortem.folder import PostmortemError
 from fencepost_analyzer.postmortem.standing import Check, blanks, verify
-from fencepost_analyzer.postmortem.writing import attach_file, attach_query, attach_recording, new
+from fencepost_analyzer.postmortem.writing import attach_file, attach_query, attach_recording, new, renew
 
 __all__ = [
     "Check",
@@ -15,6 +15,7 @@ __all__ = [
     "attach_recording",
     "blanks",
     "new",
+    "renew",
     "specification",
     "usual",
     "verify",

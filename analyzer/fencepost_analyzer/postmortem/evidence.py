@@ -120,7 +120,9 @@ def derive(
     told = tuple(one for one in stories if one.job_id in suspects) or tuple(stories[:FEW_STORIES])
     files = {
         "evidence/verdicts.json": as_json(plain_json({"recording": recording.id, **report.to_dict()})),
-        "evidence/replay.json": as_json(plain_json({"not_replayed": why, "replays": [one.to_dict() for one in done]})),
+        "evidence/replay.json": as_json(
+            plain_json({"not_replayed": why, "replays": [_replay_data(one) for one in done]})
+        ),
         "evidence/timeline.txt": "".join(line + "\n" for line in story).encode("utf-8"),
         "evidence/events.csv": events,
     }
@@ -162,6 +164,15 @@ def _replays(
         return found, tuple(done or (replay(recording, spec) for spec in specs)), None
     except NotReplayable as error:
         return None, (), str(error)
+
+
+def _replay_data(done: Replay) -> dict[str, Any]:
+    """A replay without the SQL of its reports, which verdicts.json holds once."""
+    data = done.to_dict()
+    for report in (data["before"], data["after"]):
+        for finding in report["findings"]:
+            del finding["sql"]
+    return data
 
 
 def _scenario(found: Incident) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 postmortems/007-double-charge/
     postmortem.md                    for people; its generated sections are fencepost's
     evidence/evidence.json           what belongs to the evidence: every file with its SHA-256
-    evidence/recordings/<id>/        the sealed recording, copied
+    evidence/recorded/<id>/        the sealed recording, copied
     evidence/verdicts.json  replay.json  scenario.json  timeline.txt  events.csv
     evidence/queries/INV-001.sql     and what it answered, INV-001.json
     evidence/attached/               what `postmortem attach` added
@@ -202,7 +202,7 @@ def files_below(folder: Path) -> list[str]:
 
 
 def recording_path(recording_id: str) -> str:
-    return f"evidence/recordings/{recording_id}"
+    return f"evidence/recorded/{recording_id}"
 
 
 def _validate(index: Index) -> None:

@@ -42,6 +42,8 @@ from fencepost_recorder import Recording, open_recording
 
 OWN_INVARIANTS = "evidence/invariants"
 OWN_MAPPINGS = "evidence/mappings"
+# What does not follow from the recording: itself, what was attached, what the user brought.
+KEPT = ("evidence/recorded/", "evidence/attached/", OWN_INVARIANTS, OWN_MAPPINGS)
 
 
 def new(
@@ -86,6 +88,34 @@ def new(
         sections = {**of_recording(derived, index), **of_index(index)}
         _finish(place.building, index, page.fill(place.number, heading, index.created, sections), sections)
     return place.final
+
+
+def renew(folder: Path) -> None:
+    """Writes everything that follows from the recording again, as this version of fencepost words it; people's text
+    and attachments stay. For examples that are kept with the source: the evidence of an incident is left alone.
+
+    Raises PostmortemError, AnalyzerError, RecorderError, OSError."""
+    with _attaching(folder) as (index, _):
+        recording = open_recording(folder / recording_path(index.recording))
+        if recording.manifest.sha256 != index.recording_sha256:
+            raise PostmortemError(f"The recording in {folder} is not the one that {INDEX} names.")
+        with own_sql(folder, index, OWN_INVARIANTS) as extra, own_sql(folder, index, OWN_MAPPINGS) as mappings:
+            derived = derive(recording, index.replays, extra=extra, mappings=mappings)
+        kept = {path: digest for path, digest in index.files.items() if path.startswith(KEPT)}
+        for path in index.files.keys() - kept.keys() - derived.files.keys():
+            discard(folder, path)
+        for path, data in derived.files.items():
+            write(folder, path, data)
+        renewed = replace(
+            index,
+            tool_version=__version__,
+            not_replayed=derived.not_replayed,
+            queries=tuple(sorted(derived.answers)),
+            files=kept,
+        ).with_files(derived.files)
+        sections = {**of_recording(derived, renewed), **of_index(renewed)}
+        content = page.replace(read(folder, PAGE, MAX_TEXT_BYTES).decode("utf-8"), sections)
+        _finish(folder, renewed, content, sections)
 
 
 def attach_query(folder: Path, sql: str, name: str) -> str:

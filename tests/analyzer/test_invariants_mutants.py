@@ -25,7 +25,17 @@ HISTORIES = 1_500
 Known = tuple[pa.Table, dict[tuple[int, str], str]]
 
 # Conditions without which no verdict can change, each with the reason why it stays.
-EQUIVALENT: dict[tuple[str, str], str] = {}
+_FEWER = "only keeps rows out of a join that would not match anything there"
+EQUIVALENT: dict[tuple[str, str], str] = {
+    ("invariants/INV-002.sql", "SEMI JOIN (FROM jobs WHERE runs > 1) USING (schedule, job_id)"): _FEWER,
+    ("invariants/INV-002.sql", "runs > 1"): _FEWER,
+    ("invariants/INV-005.sql", "SEMI JOIN unfinished USING (schedule, job_id)"): _FEWER,
+    ("invariants/INV-007.sql", "SEMI JOIN partial USING (schedule, job_id)"): _FEWER,
+    ("invariants/INV-010.sql", "SEMI JOIN late USING (schedule, execution_id)"): _FEWER,
+    ("invariants/INV-018.sql", "SEMI JOIN early USING (schedule, job_id)"): _FEWER,
+    ("invariants/INV-018.sql", "SEMI JOIN (FROM jobs WHERE jobs.leases > 1) USING (schedule, job_id)"): _FEWER,
+    ("invariants/INV-018.sql", "jobs.leases > 1"): _FEWER,
+}
 
 SHARED = ("macros", "tidy_events", "judgement", "gaps_touching", "witnesses", "counts", *database.VIEWS)
 FILES = (*(f"invariants/{one.id}.sql" for one in invariants.load()), *(f"views/{name}.sql" for name in SHARED))
@@ -36,7 +46,9 @@ def killed(file: str, mutant: Mutant, monkeypatch: pytest.MonkeyPatch, *, thorou
     with monkeypatch.context() as patch:
         _plant(file, mutant, patch)
         try:
-            return _differs(_pairs()) or (thorough and (_differs(_everything()) or any(map(_fails, _closely()))))
+            if _differs(_pairs()):
+                return True
+            return thorough and (_differs(_everything()) or any(map(_fails, _closely(file))))
         except (InvariantError, duckdb.Error):
             return True
 
@@ -98,11 +110,10 @@ def _silent(judged: dict[int, check.Judgement], schedule: int) -> tuple[str, ...
     return judged[schedule].vacuous if schedule >= 20_000 else ()
 
 
-def _closely() -> Iterator[Case]:
+def _closely(file: str) -> Iterator[Case]:
     """The pairs that one pass over many schedules does not show: gaps, witnesses and missing spans."""
-    return (
-        case for case in all_cases() if case.gaps.num_rows or case.verdict == "violated" or case.says or case.missing
-    )
+    told = (case for case in all_cases() if case.invariant in file or file.startswith("views/"))
+    return (case for case in told if case.gaps.num_rows or case.verdict == "violated" or case.says or case.missing)
 
 
 def _fails(case: Case) -> bool:

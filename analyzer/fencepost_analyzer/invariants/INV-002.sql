@@ -71,7 +71,7 @@ SELECT
     coalesce(ended, rival_at) AS absent_until,
     CASE
         WHEN bool_or(overlap) THEN printf('Job %s ran twice at once: %s began %s after %s did, and both were at it for %s.',
-            job_id, rival, how_long(rival_at - "at"), actor, how_long(sum(together) FILTER (overlap)))
+            job_id, rival, how_long(rival_at - "at"), actor, how_long(sum(together)))
         ELSE printf('Job %s may have run twice at once: %s began %s after %s did, and nothing proves that the first had ended.',
             job_id, rival, how_long(rival_at - "at"), actor)
     END AS sentence

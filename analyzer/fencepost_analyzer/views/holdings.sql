@@ -1,22 +1,38 @@
--- One row for each job of interest and the last inventory of its queue: what that inventory said of the job
--- (`state` ready, leased, dead, or NULL = absent) and whether it was taken after the job had been let go of.
+-- What inventories say of each job: the one that lists it, else the last one of its own queue, in which it is absent
+-- (`state` NULL). A job without a queue is absent only from all of them, so the earliest counts; an inventory without
+-- a queue speaks for those queues that have none of their own. `after_ending`: taken after the job was let go of.
+WITH own AS (
+    SELECT jobs.schedule, jobs.job_id, inventories.at, inventories.moment, inventories.span_id
+    FROM jobs
+    JOIN inventories USING (schedule, queue)
+    UNION ALL
+    SELECT jobs.schedule, jobs.job_id, general.at, general.moment, general.span_id
+    FROM jobs
+    ANTI JOIN inventories USING (schedule, queue)
+    JOIN (
+        SELECT
+            schedule,
+            arg_min(queue IS NULL, "at") AS nameless,
+            min("at") AS "at",
+            arg_min(moment, "at") AS moment,
+            arg_min(span_id, "at") AS span_id
+        FROM inventories
+        GROUP BY schedule, queue IS NULL
+    ) AS general
+        ON jobs.schedule = general.schedule
+        AND (general.nameless OR jobs.queue IS NULL)
+),
+told AS (
+    SELECT schedule, job_id, "at", moment, span_id, state
+    FROM held
+    UNION ALL BY NAME
+    SELECT own.*
+    FROM own
+    ANTI JOIN held USING (schedule, job_id)
+)
 SELECT
-    jobs.schedule,
-    jobs.job_id,
-    inventories.at,
-    inventories.moment,
-    inventories.span_id,
-    held.state,
-    precedes(endings.moment, inventories.moment) AS after_ending,
+    told.*,
+    precedes(endings.moment, told.moment) AS after_ending,
     endings.moment IS NOT NULL AS ended
-FROM jobs
-JOIN inventories
-    ON jobs.schedule = inventories.schedule
-    AND coalesce(jobs.queue = inventories.queue, TRUE)
-LEFT JOIN held
-    ON jobs.schedule = held.schedule
-    AND jobs.job_id = held.job_id
-    AND inventories.span_id = held.span_id
-LEFT JOIN endings
-    ON jobs.schedule = endings.schedule
-    AND jobs.job_id = endings.job_id
+FROM told
+LEFT JOIN endings USING (schedule, job_id)

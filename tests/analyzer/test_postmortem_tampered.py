@@ -165,6 +165,21 @@ def test_an_index_of_another_shape_makes_the_folder_unusable(field: dict[str, An
 
 
 @pytest.mark.usefixtures("derived_once")
+def test_another_version_may_word_it_otherwise(copy: Path) -> None:
+    """Evidence of another version stands by what it says, not by its words; and is told apart."""
+    edit(copy / "evidence/verdicts.json", "was applied 2 times", "has been applied twice")
+    edit(copy / "postmortem.md", "was applied 2 times", "has been applied twice")
+    edit(copy / "evidence/timeline.txt", "STOPPED", "HALTED")
+    edit(copy / INDEX, '"tool_version": "', '"tool_version": "0.0.')
+    bless(copy, "evidence/verdicts.json", "evidence/timeline.txt")
+    done = fencepost("postmortem", "verify", copy)
+    assert (done.code, "written by fencepost 0.0." in done.out) == (0, True)
+    edit(copy / "evidence/verdicts.json", '"violations": 3', '"violations": 4')
+    bless(copy, "evidence/verdicts.json")
+    assert fallen(copy) == ["verdict INV-001"]
+
+
+@pytest.mark.usefixtures("derived_once")
 def test_a_replay_that_no_policy_allows_does_not_stand(copy: Path) -> None:
     """A specification that was changed to nonsense is a check that fails, not a crash."""
     data = json.loads((copy / INDEX).read_bytes())

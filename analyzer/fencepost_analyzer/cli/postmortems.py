@@ -11,6 +11,7 @@ from fencepost_analyzer import text
 from fencepost_analyzer.cli.failures import UsageError
 from fencepost_analyzer.cli.options import AsJson, Postmortems, Recordings, Run, session
 from fencepost_analyzer.render import Output, Styled, bold, dim, word
+from fencepost_analyzer.version import __version__
 
 if TYPE_CHECKING:
     from fencepost_analyzer.postmortem import Check
@@ -147,10 +148,14 @@ def verify(context: typer.Context, folder: Folder, as_json: AsJson = False) -> i
     with out.working("judging and replaying again …"):
         checks = postmortem.verify(folder)
     stands = all(one.stands for one in checks)
+    version = postmortem.written_by(folder)
     if out.as_json:
-        out.document({"postmortem": str(folder), "stands": stands, "checks": [one.to_dict() for one in checks]})
+        about = {"postmortem": str(folder), "written_by": version, "stands": stands}
+        out.document({**about, "checks": [one.to_dict() for one in checks]})
     else:
         print_checks(out, folder, checks)
+        if version != __version__:
+            out.line(dim(f"written by fencepost {version}, verified by {__version__}"))
         blanks = postmortem.blanks(folder)
         if blanks:
             out.line(dim(f"{text.counted(blanks, 'part')} of the page still to fill in"))

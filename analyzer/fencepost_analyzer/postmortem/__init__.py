@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fencepost_analyzer.postmortem.evidence import specification, usual
 from fencepost_analyzer.postmortem.folder import PostmortemError
-from fencepost_analyzer.postmortem.standing import Check, blanks, verify
+from fencepost_analyzer.postmortem.standing import Check, blanks, verify, written_by
 from fencepost_analyzer.postmortem.writing import attach_file, attach_query, attach_recording, new, renew
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "specification",
     "usual",
     "verify",
+    "written_by",
 ]

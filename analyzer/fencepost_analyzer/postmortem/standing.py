@@ -56,6 +56,11 @@ def verify(folder: Path) -> list[Check]:
     return [*_hashes(folder, index), *_sections(folder, index), *_again(folder, index)]
 
 
+def written_by(folder: Path) -> str:
+    """The version of fencepost that wrote the evidence. Raises as `verify` does."""
+    return load_index(folder).tool_version
+
+
 def blanks(folder: Path) -> int:
     """How many parts of the page people still have to write; none of a page that is not there."""
     try:
@@ -96,7 +101,9 @@ def _again(folder: Path, index: Index) -> Iterator[Check]:
         except (AnalyzerError, RuntimeFault) as error:
             yield Check("evidence", False, f"it cannot be derived again: {error}")
             return
-        yield from _guarded("verdicts", lambda: _verdicts(_load(folder, "evidence/verdicts.json"), derived.report))
+        yield from _guarded(
+            "verdicts", lambda: _verdicts(_load(folder, "evidence/verdicts.json"), derived.report, index)
+        )
         queries = [(name, f"evidence/queries/{name}") for name in index.queries]
         queries += [(str(one["name"]), str(one["sql"])[:-4]) for one in index.attachments if one.get("kind") == "query"]
         for name, base in queries:
@@ -105,7 +112,7 @@ def _again(folder: Path, index: Index) -> Iterator[Check]:
     yield from _guarded("replays", lambda: _replays(folder, index, derived))
     for about in index.attachments:
         if about.get("kind") == "recording":
-            yield from _guarded(f"recording {about['recording']}", partial(_other, folder, about))
+            yield from _guarded(f"recording {about['recording']}", partial(_other, folder, about, index))
     if index.tool_version == __version__:
         yield from _derived_files(folder, index, derived)
         yield from _guarded(PAGE, lambda: _derived_sections(folder, index, derived))
@@ -121,8 +128,12 @@ def _guarded(name: str, look: Callable[[], Iterator[Check]]) -> Iterator[Check]:
         yield Check(name, False, "what was written down cannot be read any more")
 
 
-def _verdicts(stored: Any, report: Report) -> Iterator[Check]:
+def _verdicts(stored: Any, report: Report, index: Index) -> Iterator[Check]:
     judged = plain_json(report.to_dict())
+    if index.tool_version != __version__:
+        # Another version may tell the same in other words.
+        for witness in (one for said in (stored, judged) for found in said["findings"] for one in found["witnesses"]):
+            del witness["sentence"]
     now = {one["id"]: one for one in judged["findings"]}
     before = {one["id"]: one for one in stored["findings"]}
     for name, one in before.items():
@@ -183,10 +194,10 @@ def _healing(now: Replay) -> str:
     return "heals" if now.heals else "does not heal"
 
 
-def _other(folder: Path, about: Mapping[str, Any]) -> Iterator[Check]:
+def _other(folder: Path, about: Mapping[str, Any], index: Index) -> Iterator[Check]:
     name = f"recording {about['recording']}"
     report = checking.check(open_recording(folder / recording_path(about["recording"])))
-    checks = list(_verdicts(_load(folder, about["verdicts"]), report))
+    checks = list(_verdicts(_load(folder, about["verdicts"]), report, index))
     fallen = [one for one in checks if not one.stands]
     detail = f"{fallen[0].name}: {fallen[0].detail}" if fallen else f"{report.verdict} as before"
     yield Check(name, not fallen, detail)

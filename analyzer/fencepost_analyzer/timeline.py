@@ -145,16 +145,21 @@ def _what(row: Row, since: int) -> str:
         attempt=_or(row["attempt"], "?"),
         token=_or(row["token"], "?"),
         effect=_or(row["effect_key"], "something"),
-        effects=text.counted(row["effect_total"] or 0, "effect"),
+        effects=_effects(row["effect_total"]),
         until=text.offset(row["until"] - since) if row["until"] is not None else "an unknown time",
         reason=_or(row["reason"], "no reason given"),
     )
     return f"{sentence}{_because(row)}" if event not in _TELL_REASON else sentence
 
 
+def _effects(total: int | None) -> str:
+    """Systems that do not say how many effects a job has are not said to have none."""
+    return f", {text.counted(total, 'effect')} to make" if total is not None else ""
+
+
 # event: (it was done, it was refused, nobody knows). Braces are filled with text that is still raw.
 _WORDS = {
-    "enqueue": ("enqueued, {effects} to make", "enqueue refused", "enqueue never answered"),
+    "enqueue": ("enqueued{effects}", "enqueue refused", "enqueue never answered"),
     "lease": ("took the job: attempt {attempt}, lease {token} until {until}", "lease refused", "lease never answered"),
     "run": ("began attempt {attempt}", "began attempt {attempt}", "began attempt {attempt}"),
     "end": ("finished attempt {attempt}", "gave up attempt {attempt}", "left attempt {attempt}, outcome unknown"),

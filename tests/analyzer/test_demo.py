@@ -81,7 +81,7 @@ def test_the_demo_leaves_a_postmortem_of_its_own_run(told: tuple[Path, Done]) ->
     (written,) = (folder / "postmortems").iterdir()
     (recording,) = (folder / "recordings").iterdir()
     assert written.name == "001-demo"
-    assert (written / "evidence" / "recordings" / recording.name / "manifest.json").is_file()
+    assert (written / "evidence" / "recorded" / recording.name / "manifest.json").is_file()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import typer
 
 from fencepost_analyzer import text
 from fencepost_analyzer.cli.failures import UsageError
-from fencepost_analyzer.cli.options import AsJson, Recordings, Run, session
+from fencepost_analyzer.cli.options import AsJson, Mappings, Recordings, Run, session
 from fencepost_analyzer.render import Column, Output, Part, dim, word
 from fencepost_analyzer.reports import print_report
 
@@ -46,10 +46,7 @@ def check(
         list[Path] | None,
         typer.Option("--invariants", metavar="DIR", help="A folder of your own invariants (*.sql), beside ours."),
     ] = None,
-    mappings: Annotated[
-        list[Path] | None,
-        typer.Option("--mappings", metavar="DIR", help="A folder of your own mappings (*.sql), spans to events."),
-    ] = None,
+    mappings: Mappings = None,
     witnesses: Annotated[
         int, typer.Option("--witnesses", metavar="N", min=0, max=10, help="How many witnesses to print of each.")
     ] = 3,
@@ -77,7 +74,7 @@ def check(
         here.out.document({"recording": recording.id, **report.to_dict()})
     else:
         print_report(here.out, report, recording.id, witnesses)
-        _suggest(here.out, report, run)
+        _suggest(here.out, report, run, recording)
     return report.exit_code
 
 
@@ -98,6 +95,7 @@ def query(
     timeout_s: Annotated[
         float, typer.Option("--timeout", metavar="SECONDS", min=0.1, max=3_600, help="Stop after this many seconds.")
     ] = 30,
+    mappings: Mappings = None,
     recordings: Recordings = None,
     as_json: AsJson = False,
 ) -> int:
@@ -124,7 +122,7 @@ def query(
     shape = Format.json if here.out.as_json else output_format or (Format.table if here.out.terminal else Format.csv)
     here.out.as_json = shape is Format.json
     with here.out.working("asking …"):
-        table = _ask(here.open(run), statement, timeout_s=timeout_s, limit_rows=limit)
+        table = _ask(here.open(run), statement, timeout_s, limit, mappings or ())
     cut = is_cut(table)
     names = _distinct(table.column_names)
     if shape is Format.json:
@@ -152,21 +150,24 @@ def print_rows(out: Output, names: Sequence[str], table: pa.Table) -> None:
     out.line(dim(f"({text.counted(table.num_rows, 'row')})"))
 
 
-def _suggest(out: Output, report: Report, run: str) -> None:
+def _suggest(out: Output, report: Report, run: str, recording: Recording) -> None:
+    from fencepost_analyzer.scenario_from import is_replayable
+
     if report.verdict == "violated":
         out.blank()
         job = next((one.job_id for found in report.findings for one in found.witnesses if one.job_id), None)
         ref = word(run)
         shown = f"show {ref}" + (f" --job {word(job)}" if job is not None else "")
-        out.next_steps(shown, f"replay {ref} --policy safe", f"postmortem new {ref}")
+        replay = [f"replay {ref} --policy safe"] if is_replayable(recording) else []
+        out.next_steps(shown, *replay, f"postmortem new {ref}")
 
 
-def _ask(recording: Recording, sql: str, *, timeout_s: float, limit_rows: int) -> pa.Table:
+def _ask(recording: Recording, sql: str, timeout_s: float, limit_rows: int, mappings: Sequence[Path]) -> pa.Table:
     from fencepost_analyzer import query as querying
     from fencepost_analyzer.errors import QueryError
 
     try:
-        return querying.query(recording, sql, timeout_s=timeout_s, limit_rows=limit_rows)
+        return querying.query(recording, sql, timeout_s=timeout_s, limit_rows=limit_rows, mappings=mappings)
     except QueryError as error:
         # DuckDB has a clause AT, and complains of the word that follows.
         if "syntax error" in str(error) and _BARE_AT.search(sql):

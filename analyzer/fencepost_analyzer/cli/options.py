@@ -31,6 +31,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document in
 Run = Annotated[
     str, typer.Argument(metavar="RUN", help="A recording: its id, a path to it, or `latest`.", show_default=False)
 ]
+Mappings = Annotated[
+    list[Path] | None,
+    typer.Option("--mappings", metavar="DIR", help="A folder of your own mappings (*.sql), spans to events."),
+]
 Postmortems = Annotated[
     Path, typer.Option("--postmortems", metavar="DIR", help="The folder of postmortems, made if it is not there.")
 ]

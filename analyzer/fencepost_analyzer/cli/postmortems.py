@@ -9,7 +9,7 @@ import typer
 
 from fencepost_analyzer import text
 from fencepost_analyzer.cli.failures import UsageError
-from fencepost_analyzer.cli.options import AsJson, Postmortems, Recordings, Run, session
+from fencepost_analyzer.cli.options import AsJson, Mappings, Postmortems, Recordings, Run, session
 from fencepost_analyzer.render import Output, Styled, bold, dim, word
 from fencepost_analyzer.version import __version__
 
@@ -55,9 +55,7 @@ def new(
     invariants: Annotated[
         list[Path] | None, typer.Option("--invariants", metavar="DIR", help="A folder of your own invariants (*.sql).")
     ] = None,
-    mappings: Annotated[
-        list[Path] | None, typer.Option("--mappings", metavar="DIR", help="A folder of your own mappings (*.sql).")
-    ] = None,
+    mappings: Mappings = None,
     postmortems: Postmortems = POSTMORTEMS,
     recordings: Recordings = None,
     as_json: AsJson = False,

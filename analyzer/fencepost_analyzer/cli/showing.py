@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fencepost_analyzer import text
 from fencepost_analyzer.cli.failures import UsageError
-from fencepost_analyzer.cli.options import AsJson, Recordings, Run, session
+from fencepost_analyzer.cli.options import AsJson, Mappings, Recordings, Run, session
 from fencepost_analyzer.render import Column, Output, Part, Styled, bold, command, dim
 from fencepost_analyzer.reports import print_story
 
@@ -34,6 +36,7 @@ def show(
     run: Run,
     job: Annotated[str | None, typer.Option("--job", metavar="ID", help="Only this job, in full.")] = None,
     jobs: Annotated[int, typer.Option("--jobs", metavar="N", min=0, help="How many jobs to tell of.")] = 5,
+    mappings: Mappings = None,
     recordings: Recordings = None,
     as_json: AsJson = False,
 ) -> int:
@@ -49,7 +52,7 @@ def show(
     """
     here = session(context, recordings, as_json)
     with here.out.working("reading …"):
-        held, stories, total = _read(here.open(run), job, jobs)
+        held, stories, total = _read(here.open(run), job, jobs, mappings or ())
     if job is not None and not stories:
         raise UsageError(f"recording {held.recording} has no job {job!r}: see `fencepost show {run}`")
     if here.out.as_json:
@@ -68,12 +71,14 @@ def show(
     return 0
 
 
-def _read(recording: Recording, job: str | None, most: int) -> tuple[Overview, list[Story], int]:
+def _read(
+    recording: Recording, job: str | None, most: int, mappings: Sequence[Path]
+) -> tuple[Overview, list[Story], int]:
     from fencepost_analyzer import check, timeline
     from fencepost_analyzer.overview import overview
 
-    report = check.check(recording)
-    with check.opened(recording) as (connection, unmapped):
+    report = check.check(recording, mappings=mappings)
+    with check.opened(recording, mappings=mappings) as (connection, unmapped):
         held = overview(recording, connection, unmapped)
         first = [job] if job is not None else timeline.suspects(report)
         chosen, total = timeline.choose_jobs(connection, first, 1 if job is not None else most)

@@ -194,7 +194,7 @@ def _witnesses(connection: duckdb.DuckDBPyConnection, most: int) -> dict[str, tu
     rows = connection.execute(resource("views/witnesses.sql"), {"most": most}).fetchall()
     found: dict[str, list[Witness]] = defaultdict(list)
     for name, verdict, job_id, at, span_ids, sentence, gapped in rows:
-        doubt = " But spans of that time are missing, so this is not certain." if gapped else ""
+        doubt = " But spans of that time may be missing, so this is not certain." if gapped else ""
         spans = tuple(dict.fromkeys(span for span in span_ids or () if span is not None))
         found[name].append(Witness(verdict, job_id, at, spans, sentence + doubt))
     return {name: tuple(witnesses) for name, witnesses in found.items()}

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, get_args
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from fencepost_analyzer.canonical import BEFALLEN, Row, stories
@@ -101,14 +102,20 @@ def _refuse_unordered(rows: Sequence[Row]) -> None:
             raise NotReplayable(f"{what} has no time or no place in its log.")
 
 
+def is_replayable(recording: Recording) -> bool:
+    """Whether the recording says which scenario it is of, as runs of the reference runtime do."""
+    return bool(_announcements(recording).num_rows == 1)
+
+
+def _announcements(recording: Recording) -> pa.Table:
+    spans = recording.spans()
+    mine = pc.equal(spans["scope_name"], "fencepost.runtime")
+    return spans.filter(pc.and_kleene(mine, pc.starts_with(spans["name"], pattern="scenario ")))
+
+
 def _announced(recording: Recording) -> tuple[Scenario, int]:
     """The scenario and seed that the run's own span states."""
-    spans = recording.spans()
-    mine = spans.filter(
-        pc.and_kleene(
-            pc.equal(spans["scope_name"], "fencepost.runtime"), pc.starts_with(spans["name"], pattern="scenario ")
-        )
-    )
+    mine = _announcements(recording)
     if mine.num_rows != 1:
         raise NotReplayable(
             f"Recording {recording.id} does not say which scenario it is of: only runs of the reference runtime "

@@ -62,25 +62,22 @@ class Story:
 
 
 def marks_of(report: Report) -> dict[str, tuple[str, ...]]:
-    """Span id → the violated invariants that it is a witness against."""
+    """Span id → the invariants that it is a witness against; with a question mark where that is not certain."""
     found: dict[str, list[str]] = {}
     for finding in report.findings:
         for witness in finding.witnesses:
-            for span_id in witness.span_ids if witness.verdict == "violated" else ():
-                if finding.id not in found.setdefault(span_id, []):
-                    found[span_id].append(finding.id)
-    return {span_id: tuple(ids) for span_id, ids in found.items()}
+            mark = finding.id if witness.verdict == "violated" else f"{finding.id}?"
+            for span_id in witness.span_ids:
+                if not {mark, finding.id} & set(found.setdefault(span_id, [])):
+                    found[span_id].append(mark)
+    return {span_id: tuple(marks) for span_id, marks in found.items()}
 
 
 def suspects(report: Report) -> list[str]:
-    """The jobs that violated something, in the order of the findings."""
-    jobs = (
-        witness.job_id
-        for finding in report.findings
-        for witness in finding.witnesses
-        if witness.verdict == "violated" and witness.job_id is not None
-    )
-    return list(dict.fromkeys(jobs))
+    """The jobs that witnesses name, those that surely violated something before the others."""
+    witnesses = [witness for finding in report.findings for witness in finding.witnesses]
+    witnesses.sort(key=lambda witness: witness.verdict != "violated")
+    return list(dict.fromkeys(witness.job_id for witness in witnesses if witness.job_id is not None))
 
 
 def beginning(connection: duckdb.DuckDBPyConnection) -> int:
@@ -142,8 +139,8 @@ def _what(row: Row, since: int) -> str:
     done, refused, unanswered = words
     pattern = {"ok": done, "failed": refused}.get(row["outcome"], unanswered)
     sentence = pattern.format(
-        attempt=_or(row["attempt"], "?"),
-        token=_or(row["token"], "?"),
+        attempt=f"attempt {row['attempt']}" if row["attempt"] is not None else "an attempt",
+        lease=f"lease {row['token']}" if row["token"] is not None else "the lease",
         effect=_or(row["effect_key"], "something"),
         effects=_effects(row["effect_total"]),
         until=text.offset(row["until"] - since) if row["until"] is not None else "an unknown time",
@@ -160,16 +157,16 @@ def _effects(total: int | None) -> str:
 # event: (it was done, it was refused, nobody knows). Braces are filled with text that is still raw.
 _WORDS = {
     "enqueue": ("enqueued{effects}", "enqueue refused", "enqueue never answered"),
-    "lease": ("took the job: attempt {attempt}, lease {token} until {until}", "lease refused", "lease never answered"),
-    "run": ("began attempt {attempt}", "began attempt {attempt}", "began attempt {attempt}"),
-    "end": ("finished attempt {attempt}", "gave up attempt {attempt}", "left attempt {attempt}, outcome unknown"),
-    "renew": ("renewed lease {token} until {until}", "renewal of lease {token} refused", "renewal never answered"),
+    "lease": ("took the job: {attempt}, {lease} until {until}", "lease refused", "lease never answered"),
+    "run": ("began {attempt}", "began {attempt}", "began {attempt}"),
+    "end": ("finished {attempt}", "gave up {attempt}", "left {attempt}, outcome unknown"),
+    "renew": ("renewed {lease} until {until}", "renewal of {lease} refused", "renewal never answered"),
     "write": ("wrote {effect}", "write of {effect} refused", "write of {effect} never answered"),
     "ack": ("acknowledged", "acknowledgement refused", "acknowledgement never answered"),
     "fail": ("reported failure", "failure report refused", "failure report never answered"),
     "dead_letter": ("buried as a dead letter", "burial refused", "burial never answered"),
     "retry": ("gave it back, to be tried again from {until}", "giving back refused", "giving back never answered"),
-    "reclaim": ("took back lease {token}", "taking back lease {token} refused", "taking back never answered"),
+    "reclaim": ("took back {lease}", "taking back {lease} refused", "taking back never answered"),
     "inventory": ("inventory: the queue still holds it ({reason})",) * 3,
     "crash": ("CRASHED ({reason})",) * 3,
     "pause": ("STOPPED ({reason})",) * 3,

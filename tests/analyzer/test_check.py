@@ -188,7 +188,7 @@ def test_only_the_rows_that_a_gap_touches_become_unknown(own: Invariant) -> None
     finding = judge(rows, late, extra=[own(text)]).finding("SHOP-1")
     assert (finding.violations, finding.unknowns) == (1, 1)
     assert [witness.verdict for witness in finding.witnesses] == ["violated", "unknown"]
-    assert finding.witnesses[1].sentence == "Refunded k. But spans of that time are missing, so this is not certain."
+    assert finding.witnesses[1].sentence == "Refunded k. But spans of that time may be missing, so this is not certain."
 
 
 def test_a_doubt_is_not_doubted_again_because_of_a_gap(own: Invariant) -> None:

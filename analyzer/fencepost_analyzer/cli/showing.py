@@ -99,16 +99,15 @@ def print_overview(out: Output, held: Overview) -> None:
         policies = [f"{queue} under {policy}" for queue, policy in held.announced.policies.items()]
         seed = "" if held.announced.seed is None else f", seed {held.announced.seed}"
         rows.append(("scenario", f"{held.announced.scenario}: {text.listed(policies)}{seed}"))
-    rows += [("spans", _spans(held)), ("events", _events(held)), ("gaps", _gap_words(held))]
-    rows.append(("made by", f"fencepost {held.tool_version}" + (f", commit {held.commit[:12]}" if held.commit else "")))
+    made = f"fencepost {held.tool_version}" + (f", commit {held.commit[:12]}" if held.commit else "")
+    rows += [("made by", made), ("spans", _spans(held)), ("events", _events(held))]
+    rows += [("unmapped", f"no mapping knows the spans of {scope or '(no scope)'}") for scope in held.unmapped]
+    rows.append(("gaps", _gap_words(held)))
+    rows += [("", Styled(sentence, "yellow")) for sentence in gap_sentences(held.gaps)]
+    if held.gap_count > len(held.gaps):
+        rows.append(("", dim(f"… {text.counted(held.gap_count - len(held.gaps), 'more gap')}")))
     for name, value in rows:
         out.item(f"{name:<11}", value)
-    for scope in held.unmapped:
-        out.item(f"{'unmapped':<11}", f"no mapping knows the spans of {scope or '(no scope)'}: they were not read")
-    for gap in held.gaps:
-        out.item(" " * 11, Styled(gap_sentence(gap), "yellow"))
-    if held.gap_count > len(held.gaps):
-        out.item(" " * 11, dim(f"… {text.counted(held.gap_count - len(held.gaps), 'more gap')}"))
     _print_producers(out, held.producers)
 
 
@@ -140,12 +139,20 @@ def _gap_words(held: Overview) -> Part:
     return Styled(f"{text.counted(held.gap_count, 'gap')}: what rests on absence may be unknown", "yellow")
 
 
-def gap_sentence(gap: dict[str, Any]) -> str:
-    """What is known of one gap, in one line of raw text."""
-    lost = "an unknown number of spans" if gap["lost"] is None else text.counted(gap["lost"], "span")
-    who = f" of {gap['producer']}" if gap["producer"] is not None else ""
-    detail = f": {gap['detail']}" if gap["detail"] else ""
-    return f"{gap['cause']}{who}, {lost} lost{detail}"
+def gap_sentences(gaps: list[dict[str, Any]]) -> list[str]:
+    """What is known of the gaps, those of one kind in one line of raw text."""
+    kinds: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for gap in gaps:
+        kinds.setdefault((gap["cause"], gap["detail"] or ""), []).append(gap)
+    return [_gap_sentence(cause, detail, found) for (cause, detail), found in kinds.items()]
+
+
+def _gap_sentence(cause: str, detail: str, found: list[dict[str, Any]]) -> str:
+    names = list(dict.fromkeys(gap["producer"] for gap in found if gap["producer"] is not None))
+    who = f" of {names[0]}" if len(names) == 1 else f" of {len(names):,} processes" if names else ""
+    known = all(gap["lost"] is not None for gap in found)
+    lost = text.counted(sum(gap["lost"] or 0 for gap in found), "span") if known else "an unknown number of spans"
+    return f"{cause}{who}, {lost} lost" + (f": {detail}" if detail else "")
 
 
 def _print_producers(out: Output, producers: list[dict[str, Any]]) -> None:

@@ -90,7 +90,7 @@ def _finding_row(finding: Finding) -> list[Part]:
 def _where(witness: Witness) -> str:
     spans = ", ".join(witness.span_ids[:6]) + (", …" if len(witness.span_ids) > 6 else "")
     parts = [f"job {witness.job_id}" if witness.job_id is not None else "", f"spans {spans}" if spans else ""]
-    return "  ".join(filter(None, [*parts, "may be" if witness.verdict == "unknown" else ""]))
+    return "  ".join(filter(None, parts))
 
 
 def print_story(out: Output, story: Story, *, indent: int = 0) -> None:

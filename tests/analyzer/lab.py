@@ -143,3 +143,16 @@ def edit(path: Path, old: str, new: str) -> None:
     text = path.read_text("utf-8")
     assert old in text
     path.write_text(text.replace(old, new), "utf-8")
+
+
+def doubtful_lines() -> Iterator[str]:
+    """OTLP JSON lines of two jobs; of the second, one effect was written and then perhaps again: nobody was told."""
+    about = {"job.effect.key": "second/debit", "job.effect.index": 0}
+    spans = [
+        _span(0, 0, "send q", "first", {"job.settle.accepted": True, "job.effects.total": 1}),
+        _span(0, 1, "send q", "second", {"job.settle.accepted": True, "job.effects.total": 1}),
+        _span(0, 2, "write debit", "second", {**about, "job.effect.applied": True}),
+        _span(0, 3, "write debit", "second", {**about, "error.type": "ConnectionLost"}),
+    ]
+    scope = {"scope": {"name": "fencepost.runtime"}, "spans": spans}
+    yield json.dumps({"resourceSpans": [{"resource": {}, "scopeSpans": [scope]}]})

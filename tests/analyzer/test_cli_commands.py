@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from analyzer.lab import HOSTILE, Done, asked, fencepost
+from analyzer.lab import HOSTILE, Done, asked, doubtful_lines, fencepost
 
 from fencepost_analyzer import catalogue
 from fencepost_analyzer.cli import main
@@ -349,3 +349,18 @@ def test_the_catalogue_lists_what_there_is() -> None:
 def test_main_answers_the_exit_code() -> None:
     """The console script exits with what `main` answers."""
     assert main(["policies", "--json"]) == 0
+
+
+def test_gaps_of_one_kind_are_told_in_one_line() -> None:
+    """Many processes with the same kind of gap take one line; a lone one is named."""
+    done = asked("show", "hostile", "--jobs", "0")
+    assert f"unsequenced of {len(HOSTILE)} processes, an unknown number of spans lost" in done.out
+
+
+def test_what_is_not_certain_is_marked_as_such() -> None:
+    """A line that may be a witness bears a question mark, and its job comes before the jobs that nobody names."""
+    Path("cut.jsonl").write_text("".join(f"{line}\n" for line in doubtful_lines()), "utf-8")
+    assert fencepost("import", "cut.jsonl", "--id", "cut", "--recordings", "own").code == 0
+    done = fencepost("show", "cut", "--jobs", "1", "--recordings", "own")
+    assert "job second" in done.out
+    assert re.search(r"never answered \(ConnectionLost\) +<- INV-001\?", done.out)

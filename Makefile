@@ -35,8 +35,9 @@ lint: $(VENV)/test.stamp
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 
+# Two at once, a file to each: most tests wait for processes, and every fixture of a file is made once.
 test: lint
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist loadfile
 
 bench: $(VENV)/test.stamp
 	$(PY) tests/benchmarks

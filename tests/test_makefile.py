@@ -118,7 +118,7 @@ def test_demo_then_test_share_one_environment(machine: Machine) -> None:
         INSTALL_TEST,
         "python -m ruff check .",
         "python -m mypy",
-        "python -m pytest",
+        "python -m pytest -n 2 --dist loadfile",
     ]
     machine.run(MAKE, "demo")
     assert machine.calls() == ["fencepost demo"]
@@ -144,7 +144,7 @@ def test_a_failed_install_is_tried_again(machine: Machine) -> None:
     assert machine.calls() == [INSTALL_BARE, "fencepost demo"]
 
 
-@pytest.mark.parametrize("failing", ["-m ruff check .", "-m mypy", "-m pytest"])
+@pytest.mark.parametrize("failing", ["-m ruff check .", "-m mypy", "-m pytest -n 2 --dist loadfile"])
 def test_ci_fails_with_any_of_its_checks(machine: Machine, failing: str) -> None:
     """.ci/run ends unsuccessfully when ruff, mypy or pytest does, and successfully when none does."""
     machine.python("python3", STAND_IN)

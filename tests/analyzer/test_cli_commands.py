@@ -71,6 +71,12 @@ def test_check_tells_each_promise_and_its_witnesses() -> None:
     assert "fencepost show incident --job pay-2" in done.out
 
 
+def test_a_replay_is_suggested_only_where_there_can_be_one() -> None:
+    """`check` names `replay` after runs of the reference runtime, and not after imports."""
+    assert "fencepost replay incident" in asked("check", "incident").out
+    assert "fencepost replay" not in asked("check", "hostile").out
+
+
 def test_check_as_json_is_the_whole_report() -> None:
     """--json prints the report as one document, with the same exit code."""
     done = asked("check", "incident", "--json")

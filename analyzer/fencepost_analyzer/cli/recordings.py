@@ -64,6 +64,7 @@ def run(
     """
     from fencepost_analyzer.catalogue import failure_modes
     from fencepost_analyzer.run import run_processes, run_simulated
+    from fencepost_analyzer.scenario_from import is_replayable
 
     here = session(context, recordings, as_json)
     chosen = _scenario(scenario, near_miss=near_miss)
@@ -81,7 +82,8 @@ def run(
     here.out.line(dim(f"scenario {chosen.id} {where}, {_policies(policies)}"))
     mode = failure_modes().get(chosen.id)
     heals = mode.heals if mode is not None and policy is None else "safe"
-    here.out.next_steps(f"check {made.id}", f"show {made.id}", f"replay {made.id} --policy {heals}")
+    replay = [f"replay {made.id} --policy {heals}"] if is_replayable(made) else []
+    here.out.next_steps(f"check {made.id}", f"show {made.id}", *replay)
     if here.out.as_json:
         facts = {"scenario": chosen.id, "simulated": simulate, "seed": seed, "policies": policies}
         here.out.document({**_made(made), **facts})

@@ -54,6 +54,12 @@ def test_every_field_is_tested_here() -> None:
 def test_the_default_is_naive() -> None:
     """A policy of which nothing is said is the naive preset."""
     assert Policy.from_dict({"name": "naive"}) == Policy(name="naive") == preset("naive")
+    assert preset("naive").to_dict() == {
+        **{"name": "naive", "ack": "late", "lease_ms": 1_000, "renew": False, "fencing": False, "dedupe": "none"},
+        **{"writes": "stepwise", "reclaim": "on_expiry", "settle": "by_token"},
+        **{"max_attempts": 3, "backoff": "fixed", "backoff_ms": 50},
+    }
+    assert MAX_MS == 24 * 60 * 60 * 1_000
 
 
 @pytest.mark.parametrize("field", LITERALS)

@@ -20,6 +20,6 @@ def instead(wrong: object, known: Iterable[str], otherwise: str = "there are") -
 
 
 def shown(value: object) -> str:
-    """A user's value as a message may show it: escaped, and not longer than a line."""
-    text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
+    """A user's value as a message may show it: escaped, and not longer than MAX_SHOWN."""
+    text = repr(value)
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…"

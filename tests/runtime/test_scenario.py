@@ -21,6 +21,7 @@ from fencepost_runtime.workloads import jobs, workloads
 QUEUE = {"name": "q", "workload": "payments", "jobs": 2}
 KILL = {"kind": "kill", "job": "pay-1", "attempt": 1, "step": "write", "index": 0, "when": "after"}
 LOSS = {"kind": "db_error", "job": "pay-1", "attempt": 1, "step": "write", "index": 0}
+PAYMENT = jobs("payments", 1, "q")
 PAUSE = {**KILL, "kind": "pause"}
 
 
@@ -54,7 +55,10 @@ def of_job(**changes: Any) -> str:
 def test_a_scenario_survives_its_round_trip(seed: int) -> None:
     """Written to plain data, through JSON, and read back, a scenario is the same."""
     scenario = random_scenario(seed)
-    assert Scenario.from_dict(json.loads(json.dumps(scenario.to_dict()))) == scenario
+    plain = scenario.to_dict()
+    assert json.loads(json.dumps(plain)) == plain
+    assert "null" not in json.dumps(plain), "TOML has no word for nothing"
+    assert Scenario.from_dict(plain) == scenario
 
 
 def test_people_write_scenarios_as_tables() -> None:
@@ -78,6 +82,7 @@ def test_people_write_scenarios_as_tables() -> None:
     scenario = Scenario.from_dict(tomllib.loads(text))
     assert scenario.queues[0].policy == Policy(ack="early")
     assert (scenario.queues[0].workers, scenario.poll_ms, scenario.at_most_ms) == (2, 20, 60_000)
+    assert Scenario.from_dict({"id": "s", "queues": [{"name": "q", "workload": "payments"}]}).jobs == PAYMENT
     (job,) = scenario.jobs
     assert (job.queue, job.name, job.work_ms) == ("q", "a", 0)
     assert [(effect.key, effect.account, effect.amount) for effect in job.effects] == [("k", "k", 0), ("l", "x", -3)]
@@ -212,6 +217,7 @@ def test_what_no_job_is(changes: dict[str, Any], words: str) -> None:
 def test_a_queue_has_so_many_jobs() -> None:
     """Jobs written one by one are bounded as well."""
     many = [{"id": str(number)} for number in range(10_001)]
+    assert len(Scenario.from_dict({"id": "s", "queues": [{"name": "q", "jobs": many[1:]}]}).jobs) == 10_000
     assert "jobs has 10001 entries; there may be 10000" in refusal({"id": "s", "queues": [{"name": "q", "jobs": many}]})
 
 

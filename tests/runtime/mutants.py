@@ -15,6 +15,7 @@ import importlib.util
 import json
 import os
 import re
+import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -29,8 +30,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "runtime" / "fencepost_runtime"
 # Only what needs no process and no disk: a mutant lives in this process alone.
 TESTS = ("conformance/test_e*.py", "conformance/test_i*.py", "conformance/test_[lw]*.py", "test_act*.py")
-# A mutant may loop for ever; so long does nothing that works.
-AT_MOST_S = 60
+# A mutant may loop or wait for ever; neither so much work nor so long a wait is needed by one that works.
+AT_MOST_CPU_S, AT_MOST_S = 20, 300
 
 _NEGATED = {
     ast.Lt: ast.GtE,
@@ -190,6 +191,7 @@ def survives(module: str, broken: ast.Module | None, tests: list[str]) -> bool:
     """Whether the tests pass under the mutant; None stands for the module as it is."""
     pid = os.fork()
     if pid == 0:
+        resource.setrlimit(resource.RLIMIT_CPU, (AT_MOST_CPU_S, AT_MOST_CPU_S))
         signal.alarm(AT_MOST_S)
         silence = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silence, 1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,7 +81,7 @@ def session(context: typer.Context, recordings: Path | None, as_json: bool) -> S
     said = context.find_root().obj or Globals()
     chosen = recordings or said.recordings
     default = Path(os.environ.get("FENCEPOST_RECORDINGS") or RECORDINGS)
-    program = f"fencepost --recordings {shlex.quote(str(chosen))}" if chosen else "fencepost"
+    program = f"{_invoked()} --recordings {shlex.quote(str(chosen))}" if chosen else _invoked()
     return Session(chosen or default, Output(as_json=as_json or said.as_json, program=program))
 
 
@@ -102,3 +104,10 @@ def _value(text: str) -> Any:
         return words[text.lower()]
     digits = text.replace("_", "")
     return int(digits) if digits.isdecimal() and digits.isascii() else text
+
+
+def _invoked() -> str:
+    """The command as it has to be typed again: its bare name where a shell would find it, else the way it came."""
+    came = Path(sys.argv[0])
+    found = came.name != "fencepost" or shutil.which("fencepost") is not None
+    return "fencepost" if found else shlex.quote(str(came))

@@ -130,9 +130,10 @@ def running(
     """Start a run in a process group of its own; whatever is left of it afterwards is killed."""
     spec = Spec(scenario, directory / "queue.sqlite", 0, telemetry, simulated)
     spec.write(directory / "spec.json")
+    path = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
     process = subprocess.Popen(
         [sys.executable, "-m", "fencepost_runtime", str(directory / "spec.json")],
-        env={**os.environ, "PYTHONPATH": str(HERE), "RUNTIME_SPANS": str(directory)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path), "RUNTIME_SPANS": str(directory)},
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,

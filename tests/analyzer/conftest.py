@@ -12,7 +12,7 @@ from analyzer.lab import hostile_lines
 
 from fencepost_analyzer import postmortem
 from fencepost_analyzer.catalogue import demo_scenario, failure_mode
-from fencepost_analyzer.postmortem import standing
+from fencepost_analyzer.postmortem import standing, writing
 from fencepost_analyzer.postmortem.evidence import Derived, derive
 from fencepost_analyzer.run import run_simulated
 from fencepost_recorder import Recording, import_otlp, open_recording
@@ -46,13 +46,14 @@ def here(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def derived_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What follows from a recording always is the same (another test shows it), so it is derived once for all tests."""
+    """What follows from a recording always is the same (the example's test shows it): it is derived once for all."""
     monkeypatch.setattr(standing, "derive", _derived)
+    monkeypatch.setattr(writing, "derive", _derived)
 
 
-def _derived(recording: Recording, specifications: Any, **sql: Any) -> Derived:
-    if any(sql.values()):
-        return derive(recording, specifications, **sql)
+def _derived(recording: Recording, specifications: Any, **options: Any) -> Derived:
+    if any(options.values()):
+        return derive(recording, specifications, **options)
     key = (recording.manifest.sha256, json.dumps(specifications))
     if key not in KNOWN:
         KNOWN[key] = derive(recording, specifications)

@@ -244,7 +244,6 @@ def test_replay_forks_under_a_policy() -> None:
     assert re.search(r"INV-001 +no duplicate effect +violated +holds", healed.out)
     still = asked("replay", "incident", "--policy", "fenced")
     assert (still.code, "Not healed: under policy fenced INV-001 still breaks." in still.out) == (1, True)
-    assert asked("replay", "incident", "--policy", "safe", "--json").json["heals"] is True
 
 
 def test_replay_forks_with_one_field_changed() -> None:
@@ -301,14 +300,6 @@ def test_run_takes_a_scenario_file() -> None:
         Path(name).write_text(content, "utf-8")
         done = fencepost("run", name, "--simulate", "--recordings", "own")
         assert (done.code, name in done.err) == (2, True)
-
-
-def test_the_same_seed_gives_the_same_history() -> None:
-    """Two simulated runs of one seed are verified to one digest, another seed may differ."""
-    for name in ("a", "b"):
-        fencepost("run", "FM-002", "--simulate", "--seed", "5", "--id", name, "--recordings", "own")
-    digests = [fencepost("replay", name, "--recordings", "own", "--json").json["digest"] for name in ("a", "b")]
-    assert digests[0] == digests[1]
 
 
 def test_seal_finishes_what_was_left_open() -> None:

@@ -91,15 +91,16 @@ def simulated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("simulated")
-def test_the_demo_as_json_is_one_document() -> None:
+def test_the_demo_as_json_is_one_document(monkeypatch: pytest.MonkeyPatch) -> None:
     """--json prints one document: recording, verdicts, both replays, the postmortem, and whether all went well."""
+    monkeypatch.setattr(postmortem, "new", lambda *_, **__: Path("postmortems", "001-demo"))
     done = fencepost("demo", "--json")
     found = done.json
     assert (done.code, done.err, found["as_expected"]) == (0, "", True)
     assert found["verdicts"]["violated"] == list(demo.BREAKS)
     assert (found["verify"]["equal"], found["fork"]["heals"]) == (True, True)
     assert open_recording(Path("recordings", found["recording"])).manifest.spans == found["spans"]
-    assert Path(found["postmortem"], "postmortem.md").is_file()
+    assert found["postmortem"] == "postmortems/001-demo"
 
 
 @pytest.mark.usefixtures("simulated")

@@ -9,10 +9,12 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import duckdb
+import pyarrow as pa
 
 from fencepost_analyzer import check as checking
 from fencepost_analyzer import query as querying
@@ -114,7 +116,7 @@ def derive(
             most=MAX_STORY_LINES,
         )
         events = _events(connection)
-    answers = _answers(recording, queried(report), mappings)
+        answers = _answers(connection, queried(report))
     story = timeline.as_text(stories)
     suspects = set(timeline.suspects(report))
     told = tuple(one for one in stories if one.job_id in suspects) or tuple(stories[:FEW_STORIES])
@@ -140,20 +142,28 @@ def queried(report: Report) -> list[Finding]:
 
 
 def ask(recording: Recording, sql: str, *, mappings: Sequence[Path] = ()) -> Answer:
-    """What a query answers, in an order that does not depend on threads. Raises QueryError."""
+    """What anybody's query answers, asked in a process of its own. Raises QueryError."""
     table = querying.query(recording, sql, limit_rows=MAX_ANSWER_ROWS, mappings=mappings)
-    columns = [column.to_pylist() for column in table.columns]
-    rows = [tuple(plain_json(list(row))) for row in zip(*columns, strict=True)] if columns else []
-    if querying.is_cut(table):
-        return Answer(tuple(table.column_names), (), True)
-    return Answer(tuple(table.column_names), tuple(sorted(rows, key=json.dumps)), False)
+    return _answer(table, querying.is_cut(table))
 
 
-def _answers(recording: Recording, findings: Sequence[Finding], mappings: Sequence[Path]) -> dict[str, Answer]:
-    """Each query is a process of its own, so several at once cost little more than one."""
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        asked = pool.map(lambda one: ask(recording, one.sql, mappings=mappings), findings)
-        return {one.id: answer for one, answer in zip(findings, asked, strict=True)}
+def _answers(connection: duckdb.DuckDBPyConnection, findings: Sequence[Finding]) -> dict[str, Answer]:
+    """What the findings' own SQL answers; it has just been judged by, so it needs no process of its own."""
+    found = {}
+    for finding in findings:
+        # In parentheses it can only read.
+        table = connection.sql(f"FROM (\n{finding.sql}\n) LIMIT {MAX_ANSWER_ROWS + 1}").to_arrow_table()
+        found[finding.id] = _answer(table, table.num_rows > MAX_ANSWER_ROWS)
+    return found
+
+
+def _answer(table: pa.Table, cut: bool) -> Answer:
+    columns = tuple(table.column_names)
+    if cut or not columns:
+        return Answer(columns, (), cut)
+    values = [column.to_pylist() for column in table.columns]
+    rows = [tuple(plain_json(list(row))) for row in zip(*values, strict=True)]
+    return Answer(columns, tuple(sorted(rows, key=json.dumps)), False)
 
 
 def _replays(
@@ -180,7 +190,7 @@ def _scenario(found: Incident) -> dict[str, Any]:
     return {"scenario": found.scenario.to_dict(), "seed": found.seed, "faults": faults}
 
 
-def _events(connection: Any) -> bytes:
+def _events(connection: duckdb.DuckDBPyConnection) -> bytes:
     """The events as text, one a line; what is not printable is escaped."""
     cursor = connection.execute(resource("stories/events.sql"), {"most": MAX_EVENTS})
     written = io.StringIO()

@@ -20,6 +20,7 @@ from fencepost_runtime.scenario import Scenario
 TELEMETRY = "fencepost_recorder:install"
 # After Ctrl-C the supervisor kills its actors and takes stock; more than this and it is killed itself.
 GRACE_S = 10
+INTERRUPTED = 130
 
 
 class RunFailed(AnalyzerError):
@@ -62,6 +63,9 @@ def _run(scenario: Scenario, recordings: Path, recording_id: str | None, seed: i
             finally:
                 # Also after a failure: what was recorded until then is evidence.
                 recording = seal(directory, tool_version=__version__, seed=seed, commit=commit())
+    if process.returncode == INTERRUPTED:
+        # Also where our own SIGINT is ignored, as a shell does for what it starts in the background.
+        raise KeyboardInterrupt
     if process.returncode:
         last = (errors.strip().splitlines() or ["no reason was given"])[-1]
         raise RunFailed(f"The run failed ({last}); what it did until then is in recording {recording.id}.")

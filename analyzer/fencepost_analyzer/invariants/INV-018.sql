@@ -103,7 +103,7 @@ outside_execution AS (
         job_id,
         "at",
         [span_id] AS span_ids,
-        CASE WHEN happened AND position <= covered.until THEN 'violated' ELSE 'unknown' END AS verdict,
+        CASE WHEN position <= covered.until THEN 'violated' ELSE 'unknown' END AS verdict,
         NULL::BIGINT AS absent_since,
         "at" AS absent_until,
         printf('Job %s: %s wrote effect %s outside any execution of the job that was recorded.',
@@ -153,7 +153,6 @@ backwards AS (
     JOIN granted AS later
         ON earlier.schedule = later.schedule
         AND earlier.job_id = later.job_id
-        AND earlier.span_id <> later.span_id
         AND precedes(earlier.moment, later.moment)
         AND (later.token <= earlier.token OR later.attempt < earlier.attempt)
 )

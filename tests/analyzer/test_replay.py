@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from scenarios import any_scenario
+from random_scenarios import random_scenario
 
 from fencepost_analyzer import replay as replay_module
 from fencepost_analyzer.canonical import canonical, compare, shared, size
@@ -48,16 +47,14 @@ def _repeats(scenario: Scenario, seed: int) -> bool:
 
 @pytest.mark.parametrize("block", range(6))
 def test_any_history_read_back_as_a_scenario_is_repeated(block: int) -> None:
-    rng = random.Random(block)
-    scenarios = [any_scenario(rng) for _ in range(50)]
+    scenarios = [random_scenario(block * 50 + number) for number in range(50)]
     failed = [scenario for seed, scenario in enumerate(scenarios) if not _repeats(scenario, seed)]
     assert failed == []
 
 
 @pytest.mark.campaign
 def test_ten_thousand_random_histories_are_repeated() -> None:
-    rng = random.Random(2026)
-    scenarios = [any_scenario(rng) for _ in range(10_000)]
+    scenarios = [random_scenario(2026_0000 + number) for number in range(10_000)]
     failed = [scenario for seed, scenario in enumerate(scenarios) if not _repeats(scenario, seed)]
     assert failed == []
 

@@ -25,7 +25,7 @@ def history(scenario: Scenario, seed: int = 0) -> tuple[Rows, Simulated]:
 
 
 def digest(seeds: range) -> str:
-    from runtime.random_scenarios import random_scenario
+    from random_scenarios import random_scenario
 
     state = hashlib.sha256()
     for seed in seeds:

@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from random_scenarios import random_scenario, schedule_of
 from runtime.histories import Rows, digest, history
-from runtime.random_scenarios import random_scenario, schedule_of
 
 from fencepost_runtime.columns import ColumnSink
 from fencepost_runtime.errors import Diverged

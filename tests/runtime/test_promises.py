@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from random_scenarios import random_scenario
 from runtime.histories import Rows, history
-from runtime.random_scenarios import random_scenario
 
 from fencepost_runtime.policy import preset
 from fencepost_runtime.scenario import Scenario

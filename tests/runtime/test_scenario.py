@@ -7,7 +7,7 @@ import tomllib
 from typing import Any
 
 import pytest
-from runtime.random_scenarios import random_scenario
+from random_scenarios import random_scenario
 from runtime.support import one_sentence
 
 from fencepost_runtime.drive import SILENT

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import islice, product
 from typing import Any, get_args
 
 import pyarrow as pa
@@ -232,19 +232,27 @@ def _how(event: str, row: Row, hows: Mapping[str, How]) -> How:
 def _inferences(
     scenario: Scenario, told: Mapping[str, list[tuple[str, Row]]], hows: Mapping[str, How]
 ) -> Iterable[Inference]:
-    everything = [(event, row) for story in told.values() for event, row in story]
+    by_job = _by_job(told)
     for actor, story in told.items():
         for number, (event, row) in enumerate(story):
-            before = [entry for entry in story[:number] if entry[0] not in BEFALLEN]
             match event:
                 case "crash":
-                    yield from _crash(actor, row, before, hows)
+                    yield from _crash(actor, story, number, hows)
                 case "pause":
-                    yield from _pause(actor, row, before, story[number + 1 :], everything)
+                    yield from _pause(actor, story, number, by_job)
                 case _ if hows.get(row["span_id"]) in ("lost_request", "lost_reply", "db_error", "rolled_back"):
                     if event not in ("start", "finish"):
                         yield _lost(actor, event, row, hows[row["span_id"]])
         yield from _slow(scenario, actor, story)
+
+
+def _by_job(told: Mapping[str, list[tuple[str, Row]]]) -> dict[str, list[tuple[str, Row]]]:
+    """What was decided about each job, by whomever: the entries that have a position."""
+    found: dict[str, list[tuple[str, Row]]] = {}
+    for event, row in (entry for story in told.values() for entry in story):
+        if row["position"] is not None and row["job_id"] is not None:
+            found.setdefault(row["job_id"], []).append((event, row))
+    return found
 
 
 def _point(event: str, row: Row, when: When) -> Point | None:
@@ -256,9 +264,11 @@ def _point(event: str, row: Row, when: When) -> Point | None:
     return Point(row["job_id"], attempt, step, index, when)
 
 
-def _last_point(before: list[tuple[str, Row]], hows: Mapping[str, How]) -> tuple[Point, Row] | None:
-    """Where an actor was when it stopped: after, or in the middle of, the last thing that it told."""
-    for event, row in reversed(before):
+def _last_point(story: list[tuple[str, Row]], number: int, hows: Mapping[str, How]) -> tuple[Point, Row] | None:
+    """Where an actor was before entry `number` of its story: after, or in the middle of, the last thing it told."""
+    for event, row in (story[index] for index in range(number - 1, -1, -1)):
+        if event in BEFALLEN:
+            continue
         how = hows.get(row["span_id"]) if event not in ("start", "finish") else None
         when: When = "begun" if how == "begun" else "committed" if how == "committed" else "after"
         if event == "lease":
@@ -270,29 +280,28 @@ def _last_point(before: list[tuple[str, Row]], hows: Mapping[str, How]) -> tuple
     return None
 
 
-def _crash(actor: str, row: Row, before: list[tuple[str, Row]], hows: Mapping[str, How]) -> Iterable[Inference]:
-    found = _last_point(before, hows)
+def _crash(actor: str, story: list[tuple[str, Row]], number: int, hows: Mapping[str, How]) -> Iterable[Inference]:
+    found = _last_point(story, number, hows)
     if found is None:
         return
-    point, last = found
+    (point, last), (_, row) = found, story[number]
     sentence = f"{actor} was killed ({row['reason']}) {_where(point)}."
     yield Inference(Fault("kill", point), sentence, (row["span_id"], last["span_id"]))
 
 
 def _pause(
     actor: str,
-    row: Row,
-    before: list[tuple[str, Row]],
-    later: list[tuple[str, Row]],
-    everything: list[tuple[str, Row]],
+    story: list[tuple[str, Row]],
+    number: int,
+    by_job: Mapping[str, list[tuple[str, Row]]],
 ) -> Iterable[Inference]:
-    found = _last_point(before, {})
-    resumed = next((other for event, other in later if event == "resume"), None)
+    found = _last_point(story, number, {})
+    resumed = next((other for event, other in islice(story, number + 1, None) if event == "resume"), None)
     if found is None:
         return
-    point, last = found
+    (point, last), (_, row) = found, story[number]
     length_ms = max(1, (resumed["at"] - row["at"]) // MS) if resumed is not None else 3_600_000
-    until = _last_by_others(actor, point.job, resumed["at"], everything) if resumed is not None else None
+    until = _last_by_others(actor, resumed["at"], by_job.get(point.job, ())) if resumed is not None else None
     waited = f" for {length_ms} ms" if resumed is not None else " for good"
     seen = f", until {_where(until)} by another" if until is not None else ""
     sentence = f"{actor} was stopped ({row['reason']}) {_where(point)}{waited}{seen}."
@@ -301,16 +310,12 @@ def _pause(
     yield Inference(Fault("pause", point, until, max(length_ms, 10_000) if until else length_ms), sentence, spans)
 
 
-def _last_by_others(actor: str, job: str, before: int, everything: list[tuple[str, Row]]) -> Point | None:
+def _last_by_others(actor: str, before: int, decided: Sequence[tuple[str, Row]]) -> Point | None:
     """The last durable step of another attempt of the job before a moment: what the sleeper slept through."""
     done = [
         (row["position"], event, row)
-        for event, row in everything
-        if row["position"] is not None
-        and row["job_id"] == job
-        and row["worker_id"] != actor
-        and event in ("write", "ack", "retry")
-        and row["at"] <= before
+        for event, row in decided
+        if row["worker_id"] != actor and event in ("write", "ack", "retry") and row["at"] <= before
     ]
     if not done:
         return None

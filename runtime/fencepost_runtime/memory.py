@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from heapq import heappop, heappush
 
 from .errors import UnknownJob
 from .operations import Clock, Effect, ExpiredLeases, Job, Operation, Result, State
@@ -10,11 +11,19 @@ from .rules import Row, perform
 
 
 class MemoryBackend:
-    """A `Backend`. Dictionaries keep the order of enqueueing, so nothing here depends on hashing."""
+    """A `Backend`. Everything is ordered by enqueueing, so nothing here depends on hashing.
+
+    Most rows of a long run are of jobs that are done; what is asked again and again looks at the others alone.
+    """
 
     def __init__(self) -> None:
         self._jobs: dict[str, Job] = {}
         self._rows: dict[str, Row] = {}
+        self._order: dict[str, int] = {}
+        self._open: dict[str, Row] = {}
+        # By queue, (available_at, order, id) of each time that a job was ready; what has become of it since is
+        # looked up when its turn comes.
+        self._ready: dict[str, list[tuple[int, int, str]]] = {}
         self._applied: set[str] = set()
         self._balances: dict[str, int] = {}
         self._counters: dict[str, int] = {}
@@ -31,7 +40,7 @@ class MemoryBackend:
     def next_changes(self, now: int) -> list[int]:
         """The moments at which time alone makes a difference: a job becomes available, a lease runs out."""
         moments = []
-        for row in self._rows.values():
+        for row in self._open.values():
             if row.state == "ready":
                 moments.append(max(now, row.available_at))
             elif row.state == "leased" and row.expires_at > now:
@@ -49,7 +58,8 @@ class MemoryBackend:
         if job.id in self._jobs:
             return False
         self._jobs[job.id] = job
-        self._rows[job.id] = Row(job.id, "ready", now, attempts=0, token=0, expires_at=0)
+        self._order[job.id] = len(self._order)
+        self.save(Row(job.id, "ready", now, attempts=0, token=0, expires_at=0))
         return True
 
     def row(self, job_id: str) -> Row:
@@ -60,19 +70,26 @@ class MemoryBackend:
 
     def save(self, row: Row) -> None:
         self._rows[row.id] = row
+        if row.state == "done":
+            self._open.pop(row.id, None)
+            return
+        self._open[row.id] = row
+        if row.state == "ready":
+            ready = self._ready.setdefault(self._jobs[row.id].queue, [])
+            heappush(ready, (row.available_at, self._order[row.id], row.id))
 
     def job(self, job_id: str) -> Job:
         return self._jobs[job_id]
 
     def oldest_ready(self, queue: str, now: int) -> str | None:
-        found: Row | None = None
-        for row in self._rows.values():
-            if row.state != "ready" or row.available_at > now or self._jobs[row.id].queue != queue:
-                continue
-            # Strictly earlier: of two equally old jobs the one enqueued first is met first.
-            if found is None or row.available_at < found.available_at:
-                found = row
-        return found.id if found else None
+        ready = self._ready.get(queue, [])
+        while ready:
+            available_at, _, job_id = ready[0]
+            row = self._rows[job_id]
+            if row.state == "ready" and row.available_at == available_at:
+                return job_id if available_at <= now else None
+            heappop(ready)
+        return None
 
     def is_applied(self, effect_key: str) -> bool:
         return effect_key in self._applied
@@ -82,17 +99,15 @@ class MemoryBackend:
         self._balances[effect.account] = self._balances.get(effect.account, 0) + effect.amount
 
     def expired(self, queue: str, now: int) -> ExpiredLeases:
-        rows = [
-            row
-            for row in self._rows.values()
-            if row.state == "leased" and row.expires_at <= now and self._jobs[row.id].queue == queue
-        ]
+        rows = [row for row in self._enqueued(queue) if row.state == "leased" and row.expires_at <= now]
         rows.sort(key=lambda row: row.expires_at)
         return tuple((row.id, row.token) for row in rows)
 
     def held(self, queue: str) -> tuple[tuple[str, State], ...]:
-        return tuple(
-            (row.id, row.state)
-            for row in self._rows.values()
-            if row.state != "done" and self._jobs[row.id].queue == queue
-        )
+        return tuple((row.id, row.state) for row in self._enqueued(queue))
+
+    def _enqueued(self, queue: str) -> list[Row]:
+        """The queue's jobs that are not done, in the order in which they were enqueued."""
+        rows = [row for row in self._open.values() if self._jobs[row.id].queue == queue]
+        rows.sort(key=lambda row: self._order[row.id])
+        return rows

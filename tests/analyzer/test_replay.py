@@ -186,6 +186,30 @@ def test_a_simulator_that_does_not_repeat_itself_gives_an_error_and_no_verdict(
         fork(torn, preset("naive"))
 
 
+class _Counted(str):
+    """The name of an event that counts how often anybody compares it."""
+
+    comparisons = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        _Counted.comparisons += 1
+        return str.__eq__(self, other)
+
+
+def _comparisons(jobs: int) -> int:
+    queue = {"name": "payments", "workload": "payments", "jobs": jobs, "workers": 1, "policy": "naive"}
+    scenario = Scenario.from_dict({"id": "many", "queues": [queue]})
+    rows = [row | {"event": _Counted(row["event"])} for row in _rows(scenario, 1)]
+    _Counted.comparisons = 0
+    next(readings_of(scenario, 1, rows))
+    return _Counted.comparisons
+
+
+def test_a_history_is_read_in_time_proportional_to_its_length() -> None:
+    assert _comparisons(200) < 2.2 * _comparisons(100)
+
+
 def _history(*steps: Sequence[Any]) -> list[dict[str, Any]]:
     """Write events by (worker, job, position)."""
     sequence = iter(range(1_000))

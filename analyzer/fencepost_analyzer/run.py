@@ -16,11 +16,11 @@ from fencepost_analyzer.version import __version__
 from fencepost_recorder import Recording, begin, seal
 from fencepost_runtime.processes import Spec
 from fencepost_runtime.scenario import Scenario
+from fencepost_runtime.supervisor import INTERRUPTED, OVERDUE
 
 TELEMETRY = "fencepost_recorder:install"
 # After Ctrl-C the supervisor kills its actors and takes stock; more than this and it is killed itself.
 GRACE_S = 10
-INTERRUPTED = 130
 
 
 class RunFailed(AnalyzerError):
@@ -30,7 +30,7 @@ class RunFailed(AnalyzerError):
 def run_processes(scenario: Scenario, recordings: Path, *, recording_id: str | None = None, seed: int = 0) -> Recording:
     """Run a scenario on real processes over SQLite; answers the sealed recording.
 
-    Raises RunFailed if the supervisor failed, RecorderError if the recording cannot be kept, KeyboardInterrupt after
+    Raises RunFailed if the supervisor failed or the scenario's at_most_ms ran out, RecorderError if the recording cannot be kept, KeyboardInterrupt after
     Ctrl-C. Whatever was recorded until then is sealed first.
     """
     return _run(scenario, recordings, recording_id, seed, simulated=False)
@@ -53,7 +53,8 @@ def _run(scenario: Scenario, recordings: Path, recording_id: str | None, seed: i
         spec = Path(scratch, "spec.json")
         Spec(scenario, Path(scratch, "queue.sqlite"), seed, TELEMETRY, simulated).write(spec)
         environment = {**os.environ, "FENCEPOST_WAL": str(directory / "wal")}
-        command = [sys.executable, "-m", "fencepost_runtime", str(spec)]
+        # -P: nothing is imported from the directory that the user happens to stand in.
+        command = [sys.executable, "-P", "-m", "fencepost_runtime", str(spec)]
         with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
             try:
                 _, errors = process.communicate()
@@ -66,6 +67,11 @@ def _run(scenario: Scenario, recordings: Path, recording_id: str | None, seed: i
     if process.returncode == INTERRUPTED:
         # Also where our own SIGINT is ignored, as a shell does for what it starts in the background.
         raise KeyboardInterrupt
+    if process.returncode == OVERDUE:
+        raise RunFailed(
+            f"The run did not come to its end within at_most_ms = {scenario.at_most_ms:,} ms and was ended; recording "
+            f"{recording.id} holds what happened until then. Allow more, or look for what it waits for."
+        )
     if process.returncode:
         last = (errors.strip().splitlines() or ["no reason was given"])[-1]
         raise RunFailed(f"The run failed ({last}); what it did until then is in recording {recording.id}.")

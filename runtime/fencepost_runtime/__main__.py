@@ -10,11 +10,11 @@ from fencepost_runtime.errors import RuntimeFault
 from fencepost_runtime.processes import Spec, flush, hook
 from fencepost_runtime.simulate import EPOCH, simulate
 from fencepost_runtime.spans import SpanSink, announce
-from fencepost_runtime.supervisor import Supervisor
+from fencepost_runtime.supervisor import OVERDUE, Supervisor
 
 
 def main(arguments: list[str]) -> int:
-    """Answers the exit code: 0, 130 after Ctrl-C, or 2 with one sentence on standard error."""
+    """Answers the exit code: 0, 2 with one sentence on standard error, or the supervisor's INTERRUPTED or OVERDUE."""
     if len(arguments) != 1:
         sys.stderr.write("usage: python -m fencepost_runtime SPEC.json\n")
         return 2
@@ -29,9 +29,9 @@ def main(arguments: list[str]) -> int:
 def _simulated(spec: Spec) -> int:
     hook(spec.telemetry)("simulator")
     announce(spec.scenario.id, spec.seed, json.dumps(spec.scenario.to_dict()), EPOCH)
-    simulate(spec.scenario, SpanSink(), spec.seed)
+    ended = simulate(spec.scenario, SpanSink(), spec.seed)
     flush()
-    return 0
+    return OVERDUE if ended.overdue else 0
 
 
 if __name__ == "__main__":

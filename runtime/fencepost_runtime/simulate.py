@@ -33,10 +33,12 @@ class _Killed(Exception):
 
 @dataclass(slots=True)
 class Simulated:
-    """What a simulated run came to: account balances, and its virtual end in Unix nanoseconds."""
+    """What a simulated run came to: account balances, its virtual end in Unix nanoseconds, and whether that was the
+    scenario's time limit instead of the end of the work."""
 
     balances: dict[str, int]
     ended_at: int
+    overdue: bool = False
 
 
 class _Actor:
@@ -102,13 +104,13 @@ class _World:
         actor.die()
         self.supervisor.observed("crash", actor.name, "SIGKILL", self.now)
 
-    def take_stock(self) -> Simulated:
+    def take_stock(self, *, overdue: bool = False) -> Simulated:
         queues = [queue.name for queue in self.scenario.queues]
         last = _Actor(SUPERVISOR, stocktaking(queues), self.sink, self.now)
         last.narrator = self.supervisor
         while last.step is not None:
             last.advance(self.perform(last, last.step))
-        return Simulated(self.backend.balances(), self.now)
+        return Simulated(self.backend.balances(), self.now, overdue)
 
     def close(self) -> None:
         for actor in self.actors:
@@ -150,8 +152,10 @@ class _Free(_World):
         self.reached: set[Point] = set()
 
     def run(self) -> Simulated:
+        overdue = False
         while actor := min((a for a in self.actors if a.alive), key=lambda a: a.wake_at, default=None):
             if actor.wake_at > self.horizon:
+                overdue = True
                 break
             if self.skips_vain_polls(actor):
                 continue
@@ -161,7 +165,7 @@ class _Free(_World):
             except _Killed:
                 self.crash(actor)
         self.close()
-        return self.take_stock()
+        return self.take_stock(overdue=overdue)
 
     def skips_vain_polls(self, actor: _Actor) -> bool:
         """Let an idle actor's next poll be the first that can find something: polls in vain change nothing."""

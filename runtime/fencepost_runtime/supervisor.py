@@ -22,6 +22,9 @@ from .sqlite import SqliteBackend
 # How long one wait may last before the supervisor looks at its children and deadlines again.
 TICK_S = 0.05
 
+INTERRUPTED, OVERDUE = 130, 4
+"""Exit codes: after Ctrl-C or SIGTERM, and when the run had not come to its end after the scenario's at_most_ms."""
+
 
 @dataclass(slots=True)
 class _Paused:
@@ -41,9 +44,11 @@ class Supervisor:
         self._reached: set[int] = set()
         self._buffer = b""
         self._interrupted = False
+        # Why we ended the actors ourselves: told with their deaths, or these would pass for crashes of their own.
+        self._cut = ""
 
     def run(self) -> int:
-        """Answers the exit code: 0, or 130 after Ctrl-C or SIGTERM. An actor that failed by itself is a crash told."""
+        """Answers the exit code: 0, INTERRUPTED or OVERDUE. An actor that failed by itself is a crash told."""
         SqliteBackend(self._spec.database).close()  # The schema is there before anybody races to use it.
         self._reports, report = os.pipe()
         stop, self._stop = os.pipe()
@@ -60,7 +65,7 @@ class Supervisor:
         self._supervise()
         self._take_stock()
         flush()
-        return 130 if self._interrupted else 0
+        return INTERRUPTED if self._interrupted else OVERDUE if self._cut else 0
 
     def _heed_signals(self) -> None:
         """Signals end a wait at once: a death is told when it happens, not when somebody looks."""
@@ -90,6 +95,8 @@ class Supervisor:
             self._watch()
             self._resume_due()
             if self._interrupted or time.monotonic() > deadline:
+                self._watch()  # Whoever died before by another hand is told as such.
+                self._cut = ", interrupted" if self._interrupted else ", out of time"
                 self._kill_all()
             elif not stopping and self._finished():
                 os.close(self._stop)
@@ -135,7 +142,7 @@ class Supervisor:
             del self._names[pid]
             self._paused.pop(name, None)
             if os.WIFSIGNALED(status):
-                word = signal.Signals(os.WTERMSIG(status)).name
+                word = signal.Signals(os.WTERMSIG(status)).name + self._cut
                 self._narrator.observed("crash", name, word, time.time_ns(), pid)
             elif os.WEXITSTATUS(status):
                 self._narrator.observed("crash", name, f"exit {os.WEXITSTATUS(status)}", time.time_ns(), pid)

@@ -302,6 +302,26 @@ def test_run_takes_a_scenario_file() -> None:
         assert (done.code, name in done.err) == (2, True)
 
 
+def test_a_run_that_does_not_end_is_said_to_have_been_ended() -> None:
+    """Past at_most_ms nothing is passed off as a finished run: exit code 2, one sentence, and what happened is kept,
+    on processes, where the deaths are told as ours, and in the simulator."""
+    fault = 'kind = "slow"\njob = "mail-1"\nstep = "work"\nindex = 0\nat_most_ms = 600000\n'
+    queue = '[[queues]]\nname = "q"\nworkload = "background"\njobs = 1\nworkers = 1\n'
+    Path("slow.toml").write_text(f'id = "slow"\nat_most_ms = 700\n{queue}[[faults]]\n{fault}', "utf-8")
+    for number, options in enumerate(((), ("--simulate",))):
+        done = fencepost("run", "slow.toml", *options, "--id", f"cut-{number}", "--recordings", "own")
+        assert (done.code, plain(done)) == (2, True)
+        assert "within at_most_ms = 700 ms" in done.err and f"recording cut-{number} holds" in done.err
+    shown = fencepost("show", "cut-0", "--recordings", "own")
+    assert "SIGKILL, out of time" in shown.out
+
+
+def test_a_run_imports_nothing_from_where_the_user_stands() -> None:
+    """A module of the working directory that bears a library's name is not what runs."""
+    Path("tomllib.py").write_text("raise SystemExit('imported from the working directory')\n", "utf-8")
+    assert fencepost("run", "FM-003", "--near-miss", "--id", "apart", "--recordings", "own").code == 0
+
+
 def test_seal_finishes_what_was_left_open() -> None:
     """An unsealed recording cannot be judged, the message names `seal`, and after it the recording can be."""
     begin(Path("own"), "open")

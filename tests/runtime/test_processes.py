@@ -166,8 +166,8 @@ def test_nobody_outlives_a_killed_supervisor(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("word", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_kills_its_actors_and_takes_stock(tmp_path: Path, word: signal.Signals) -> None:
-    """Ctrl-C, which reaches the whole group, and SIGTERM end a run: every actor is killed and told as crashed, the
-    inventory is taken, and the exit code is 130."""
+    """Ctrl-C, which reaches the whole group, and SIGTERM end a run: every actor is killed and told as crashed, by
+    whose hand as well, the inventory is taken, and the exit code is 130."""
     with running(tmp_path, scenario(*STUCK, jobs=2, workers=2, policy=PATIENT)) as run:
         run.await_told("pause")
         until(lambda: len(run.told("process")) == 2 and "q-producer" in run.orderly(), "both attempts")
@@ -179,16 +179,18 @@ def test_an_interrupted_run_kills_its_actors_and_takes_stock(tmp_path: Path, wor
         assert run.ended() == (130, "")
         assert {state(pid) for pid in pids} <= {"", "Z"}
         crashed = {span.attributes["job.worker.id"]: span.attributes["job.signal"] for span in run.told("crash")}
-        assert crashed == dict.fromkeys(("q-worker-1", "q-worker-2", "q-reclaimer"), "SIGKILL")
+        assert crashed == dict.fromkeys(("q-worker-1", "q-worker-2", "q-reclaimer"), "SIGKILL, interrupted")
         (inventory,) = run.told("inventory")
         assert list(inventory.attributes["job.inventory.states"]) == ["leased", "leased"]
 
 
 def test_a_run_does_not_outlast_its_deadline(tmp_path: Path) -> None:
-    """When at_most_ms have passed whoever is left is killed, and the jobs are counted as they lie."""
+    """When at_most_ms have passed whoever is left is killed, which nobody can take for a crash of theirs, the jobs are
+    counted as they lie, and the exit code says so."""
     with running(tmp_path, scenario(*STUCK, jobs=2, policy=PATIENT, at_most_ms=1_000)) as run:
-        assert run.ended() == (0, "")
+        assert run.ended() == (4, "")
         assert len(run.told("crash")) >= 2
+        assert {span.attributes["job.signal"] for span in run.told("crash")} == {"SIGKILL, out of time"}
         assert run.held()["pay-1"] == "leased"
 
 

@@ -10,23 +10,30 @@ from __future__ import annotations
 import hashlib
 import json
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
+from fencepost_recorder.accounts import IMPORT_KIND, RECEIVER_KIND, SegmentAccount, durability_of, settle
 from fencepost_recorder.gaps import CAUSES, Gap, Gaps
 from fencepost_recorder.logs import Log
 from fencepost_recorder.manifest import Producer
 from fencepost_recorder.rows import Origin, Place, attributes_of, origin_of, parsed, row_of
-from fencepost_recorder.wal import Ending, Frame, FrameType, LogReader, Loss
+from fencepost_recorder.wal import Frame, FrameType
 
-IMPORT_KIND = "import"
 _IDS_BYTES = 28
 _SPAN_TYPES = frozenset({FrameType.START, FrameType.END, FrameType.WHOLE})
+_UNSEQUENCED = {
+    IMPORT_KIND: ("imported: a file carries no sequence, so losses cannot be seen", "imported"),
+    RECEIVER_KIND: ("received: a client numbers nothing, so what it never sent cannot be seen", "received"),
+}
 _UNKNOWN_ORIGIN = origin_of(ResourceSpans(), ScopeSpans())
 
 
@@ -48,17 +55,17 @@ class _Started:
 
 @dataclass(slots=True)
 class _Source:
-    """A log being read: what its spans refer to."""
+    """A segment being read: what its spans refer to."""
 
     log: Log
+    account: SegmentAccount
     resources: dict[int, ResourceSpans] = field(default_factory=dict)
     origins: dict[int, tuple[Origin, str]] = field(default_factory=dict)
-    noted: list[tuple[int, int]] = field(default_factory=list)
-    frames: int = 0
 
     @property
-    def imported(self) -> bool:
-        return self.log.header is not None and self.log.header.kind == IMPORT_KIND
+    def told(self) -> bool:
+        """Whether its spans were told by others, whose names only their resources say."""
+        return self.account.kind in (IMPORT_KIND, RECEIVER_KIND)
 
 
 @dataclass(slots=True)
@@ -74,8 +81,10 @@ class Converted:
 def convert(logs: list[Log], sink: Sink) -> Converted:
     """Read the logs and give every span, as a row, to `sink`. Raises StorageError when a log cannot be read."""
     conversion = _Conversion(_repeated_ids(logs), sink)
-    for log in logs:
-        conversion.read(log)
+    for _, segments in groupby(logs, key=lambda log: log.producer):
+        accounts = [conversion.read(log) for log in segments]
+        if accounts[0].kind != IMPORT_KIND:
+            conversion.producers.append(settle(accounts, conversion.gaps))
     conversion.never_ended()
     conversion.unsequenced()
     started = [log.header.started_unix_nano for log in logs if log.header is not None]
@@ -84,7 +93,7 @@ def convert(logs: list[Log], sink: Sink) -> Converted:
 
 
 def producer_of(resource_attributes: dict[str, Any]) -> str:
-    """The name of an imported span's producer: service.instance.id, else service, host and pid as far as known."""
+    """The name of an imported or received span's producer: service.instance.id, else service, host, pid as known."""
     instance = resource_attributes.get("service.instance.id")
     if instance not in (None, ""):
         return str(instance)[:256]
@@ -107,14 +116,25 @@ def _repeated_ids(logs: list[Log]) -> set[int]:
         reader = log.open()
         with reader.stream:
             for frame in reader.frames() if log.header is not None else ():
-                key = _ids(frame.payload) if frame.type in _SPAN_TYPES else None
-                if key is None:
-                    continue
-                if frame.type is not FrameType.END:
-                    starts.append(hash(key))
-                if frame.type is not FrameType.START:
-                    ends.append(hash(key))
+                for key in _keys(frame):
+                    if frame.type is not FrameType.END:
+                        starts.append(hash(key))
+                    if frame.type is not FrameType.START:
+                        ends.append(hash(key))
     return _repeated(starts) | _repeated(ends)
+
+
+def _keys(frame: Frame) -> Iterator[bytes]:
+    """The ids of a frame's spans."""
+    if frame.type in _SPAN_TYPES:
+        key = _ids(frame.payload)
+        if key is not None:
+            yield key
+    elif frame.type is FrameType.REQUEST:
+        with suppress(ValueError):
+            for resource in parsed(ExportTraceServiceRequest, frame.payload).resource_spans:
+                for scope in resource.scope_spans:
+                    yield from (span.trace_id + span.span_id for span in scope.spans)
 
 
 def _repeated(hashes: array[int]) -> set[int]:
@@ -134,20 +154,18 @@ class _Conversion:
         self._sink = sink
         self._open: dict[bytes, list[_Started]] = {}
         self._seen: dict[bytes, set[bytes]] = {}
-        self._imported: dict[str, int] = {}
+        self._told: dict[tuple[str, str], int] = {}
 
-    def read(self, log: Log) -> None:
-        """Read one log to its end."""
+    def read(self, log: Log) -> SegmentAccount:
+        """Read one segment to its end."""
+        source = _Source(log, SegmentAccount.of(log))
         reader = log.open()
         with reader.stream:
-            if log.header is None:
-                self._unreadable(log, reader)
-                return
-            source = _Source(log)
-            for frame in reader.frames():
-                source.frames += 1
+            for frame in reader.frames() if log.header is not None else ():
+                source.account.frames += frame.type is not FrameType.NEXT
                 self._frame(source, frame)
-        self._account(source, reader)
+        source.account.finish(reader)
+        return source.account
 
     def never_ended(self) -> None:
         """The spans that are still open when every log is read: the evidence of a crash."""
@@ -158,12 +176,11 @@ class _Conversion:
         self._open.clear()
 
     def unsequenced(self) -> None:
-        """Nothing numbers the spans of a file, so nobody can know which are missing."""
-        for producer, frames in self._imported.items():
-            self.gaps.add(
-                Gap("unsequenced", producer, detail="imported: a file carries no sequence, so losses cannot be seen")
-            )
-            self.producers.append(Producer(producer, None, None, None, frames, None, "imported"))
+        """Nothing numbers what a file or a client should have told, so nobody can know what is missing."""
+        for (producer, kind), spans in self._told.items():
+            detail, ended = _UNSEQUENCED[kind]
+            self.gaps.add(Gap("unsequenced", producer, detail=detail))
+            self.producers.append(Producer(producer, None, None, None, spans, None, ended, durability_of(kind)))
 
     def _frame(self, source: _Source, frame: Frame) -> None:
         try:
@@ -173,14 +190,16 @@ class _Conversion:
                 self._scope(source, frame)
             elif frame.type is FrameType.NOTE:
                 self._note(source, frame)
-            elif frame.type is not FrameType.CLOSE:
+            elif frame.type is FrameType.REQUEST:
+                self._request(source, frame)
+            elif frame.type in _SPAN_TYPES:
                 self._span_frame(source, frame)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             self._poison(source, frame, str(error))
 
     def _scope(self, source: _Source, frame: Frame) -> None:
         resource = source.resources.get(frame.ref, ResourceSpans())
-        name = producer_of(attributes_of(resource.resource.attributes)) if source.imported else source.log.producer
+        name = producer_of(attributes_of(resource.resource.attributes)) if source.told else source.log.producer
         source.origins[frame.sequence] = (origin_of(resource, parsed(ScopeSpans, frame.payload)), name)
 
     def _note(self, source: _Source, frame: Frame) -> None:
@@ -188,12 +207,12 @@ class _Conversion:
         gap = Gap(**values)
         if gap.cause not in CAUSES:
             raise ValueError("a note of unknown cause")
-        if not source.imported:
+        if not source.told:
             gap = Gap(**{**values, "producer": source.log.producer})
             bounds = (int(values["first_seq"]), int(values["last_seq"]))
-            if bounds in source.noted:
+            if bounds in source.account.noted:
                 return  # told twice, when a signal handler told it at the same moment
-            source.noted.append(bounds)
+            source.account.noted.append(bounds)
         self.gaps.add(gap)
 
     def _span_frame(self, source: _Source, frame: Frame) -> None:
@@ -206,12 +225,28 @@ class _Conversion:
             self._open.setdefault(key, []).append(started)
             return
         if frame.type is FrameType.WHOLE:
-            if source.imported:
-                self._imported[producer] = self._imported.get(producer, 0) + 1
+            if source.told:
+                self._count(producer, source)
             place = Place(producer, frame.sequence, frame.sequence, frame.time_unix_nano)
         else:
             place = self._joined(key, producer, frame)
         self._emit(key, frame.payload, origin, place)
+
+    def _request(self, source: _Source, frame: Frame) -> None:
+        ordinal = frame.ref
+        for resource in parsed(ExportTraceServiceRequest, frame.payload).resource_spans:
+            producer = producer_of(attributes_of(resource.resource.attributes))
+            for scope in resource.scope_spans:
+                origin = origin_of(resource, scope)
+                for span in scope.spans:
+                    place = Place(producer, ordinal, ordinal, frame.time_unix_nano)
+                    ordinal += 1
+                    self._count(producer, source)
+                    self._emit(span.trace_id + span.span_id, span.SerializeToString(deterministic=True), origin, place)
+
+    def _count(self, producer: str, source: _Source) -> None:
+        key = (producer, source.account.kind)
+        self._told[key] = self._told.get(key, 0) + 1
 
     def _joined(self, key: bytes, producer: str, frame: Frame) -> Place:
         """The place of a span that ends here: its own process's start, else any (as after a fork), else none."""
@@ -271,101 +306,11 @@ class _Conversion:
         return Gap(cause, place.producer, first, last, span.start_time_unix_nano, until, lost, detail)
 
     def _poison(self, source: _Source, frame: Frame, why: str) -> None:
-        when = frame.time_unix_nano
-        detail = f"a {frame.type.name.lower()} frame could not be read: {why}"
-        self.gaps.add(
-            Gap("poison_span", source.log.producer, frame.sequence, frame.sequence, when, when, 1, detail[:500])
-        )
-
-    def _unreadable(self, log: Log, reader: LogReader) -> None:
-        reason = reader.reason or "its name is not that of its producer"
-        self.gaps.add(Gap("torn_tail", log.producer, 0, detail=f"the log could not be read: {reason}"))
-        self.producers.append(Producer(log.producer, None, None, None, 0, None, "damaged"))
-
-    def _account(self, source: _Source, reader: LogReader) -> None:
-        """What is missing from a log that was read to its end."""
-        if source.imported:
-            return
-        self._told_losses(source, reader)
-        for broken in reader.breaks:
-            for first, last in _without(broken.first_seq, broken.last_seq, source.noted):
-                detail = "frames are missing from the middle of the log"
-                self.gaps.add(
-                    Gap(
-                        "sequence_break",
-                        source.log.producer,
-                        first,
-                        last,
-                        broken.since_unix_nano,
-                        broken.until_unix_nano,
-                        last - first + 1,
-                        detail,
-                    )
-                )
-        self._producer(source, reader, self._tail(source, reader))
-
-    def _told_losses(self, source: _Source, reader: LogReader) -> None:
-        name, header = source.log.producer, source.log.header
-        if reader.loss_damaged and header is not None:
-            detail = "the record of frames that could not be written is damaged"
-            self.gaps.add(Gap("write_failed", name, since_unix_nano=header.started_unix_nano, detail=detail))
-        loss = reader.loss
-        if loss is not None and (loss.first_seq, loss.last_seq) not in source.noted:
-            source.noted.append((loss.first_seq, loss.last_seq))
-            self.gaps.add(_gap_of_loss(name, loss))
-
-    def _tail(self, source: _Source, reader: LogReader) -> str:
-        log, header = source.log, source.log.header
-        since = reader.last_time_unix_nano or (header.started_unix_nano if header is not None else None)
-        if log.locked_now or (header is not None and not header.locked and not reader.closed):
-            detail = (
-                "the process was still recording when the recording was sealed"
-                if log.locked_now
-                else "whether the process was still recording could not be told"
-            )
-            self.gaps.add(Gap("still_recording", log.producer, reader.next_sequence, None, since, detail=detail))
-            return "still_recording"
-        if reader.ending is not Ending.CLEAN:
-            detail = f"the log is {reader.ending.value} at byte {reader.offset}: {reader.reason}"
-            detail += f"; {reader.unread_bytes} bytes were not read"
-            self.gaps.add(Gap("torn_tail", log.producer, reader.next_sequence, None, since, detail=detail))
-            return "damaged"
-        return "closed" if reader.closed else "died"
-
-    def _producer(self, source: _Source, reader: LogReader, ended: str) -> None:
-        header = source.log.header
-        assert header is not None
-        last = reader.next_sequence - 1 if reader.next_sequence else None
-        self.producers.append(
-            Producer(header.producer, header.pid, header.host, header.started_unix_nano, source.frames, last, ended)
-        )
-
-
-def _gap_of_loss(producer: str, loss: Loss) -> Gap:
-    return Gap(
-        "write_failed",
-        producer,
-        loss.first_seq,
-        loss.last_seq,
-        loss.since_unix_nano,
-        loss.until_unix_nano,
-        loss.lost,
-        f"frames could not be written (errno {loss.errno})",
-    )
-
-
-def _without(first: int, last: int, known: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The closed range without the closed ranges `known`."""
-    left = [(first, last)]
-    for start, stop in known:
-        cut: list[tuple[int, int]] = []
-        for low, high in left:
-            if stop < low or start > high:
-                cut.append((low, high))
-                continue
-            if low < start:
-                cut.append((low, start - 1))
-            if stop < high:
-                cut.append((stop + 1, high))
-        left = cut
-    return left
+        when, number = frame.time_unix_nano, frame.sequence
+        detail = f"a {frame.type.name.lower()} frame could not be read: {why}"[:400]
+        if frame.type is FrameType.REQUEST:
+            # Of a whole request nobody knows whose it was, how much it held and when that was.
+            detail += f" (number {number} of {source.log.producer})"
+            self.gaps.add(Gap("poison_span", until_unix_nano=when, detail=detail))
+        else:
+            self.gaps.add(Gap("poison_span", source.log.producer, number, number, when, when, 1, detail))

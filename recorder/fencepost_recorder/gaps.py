@@ -16,6 +16,8 @@ CAUSES = (
     "write_failed",
     "still_recording",
     "unsequenced",
+    "sampled",
+    "refused",
     "dropped_attributes",
     "dropped_events",
     "dropped_links",

@@ -13,7 +13,8 @@ from typing import Any
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
 
 from fencepost_recorder import durable, folder, otlp
-from fencepost_recorder.conversion import IMPORT_KIND, producer_of
+from fencepost_recorder.accounts import IMPORT_KIND
+from fencepost_recorder.conversion import producer_of
 from fencepost_recorder.errors import ImportFailed, RecordingExists, StorageError, printable
 from fencepost_recorder.gaps import Gap
 from fencepost_recorder.recording import Recording, open_recording

@@ -11,27 +11,24 @@ from pathlib import Path
 
 from fencepost_recorder.durable import storage_error
 from fencepost_recorder.errors import RecorderError, printable
-from fencepost_recorder.wal import Header, LogReader, open_log
+from fencepost_recorder.wal import MAX_SEQUENCE, Header, LogReader, open_log
 
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}\.wal\Z")
+_NAME = re.compile(r"([A-Za-z0-9_-]{1,128})(?:\.([1-9][0-9]{0,8}))?\.wal\Z")
 
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """One log file as it stood when it was listed: `bytes` of it belong to the recording.
+    """One segment of a log as it stood when it was listed: `bytes` of it belong to the recording.
 
-    `alive` is None when it cannot be told: its producer had no lock and did not close.
+    `producer` and `segment` are what its name says; `header` is None where it cannot be read or says otherwise.
     """
 
     path: Path
+    producer: str
+    segment: int
     bytes: int
     header: Header | None
     locked_now: bool
-
-    @property
-    def producer(self) -> str:
-        """The producer's name; a file without a readable header keeps its own."""
-        return self.header.producer if self.header is not None else self.path.stem
 
     def open(self) -> LogReader:
         """A reader over the bytes that belong to the recording; the caller closes its stream."""
@@ -44,7 +41,7 @@ class Log:
 
 
 def list_logs(folder: Path) -> list[Log]:
-    """The logs of a folder, in the order in which their producers started.
+    """The segments of a folder's logs, in the order in which their producers started, each producer's in their order.
 
     Raises RecorderError for anything in it that is no log of ours, StorageError when it cannot be read.
     """
@@ -53,13 +50,18 @@ def list_logs(folder: Path) -> list[Log]:
     except OSError as error:
         raise storage_error("read", folder, error) from error
     found = [_look(path) for path in paths]
-    return sorted(found, key=lambda log: (log.header.started_unix_nano if log.header else 0, log.path.name))
+    started: dict[str, int] = {}
+    for log in found:
+        if log.header is not None:
+            started[log.producer] = min(log.header.started_unix_nano, started.get(log.producer, MAX_SEQUENCE))
+    return sorted(found, key=lambda log: (started.get(log.producer, 0), log.producer, log.segment))
 
 
 def _look(path: Path) -> Log:
     try:
         plain = stat.S_ISREG(path.lstat().st_mode)
-        if not plain or not _NAME.match(path.name):
+        name = _NAME.match(path.name)
+        if not plain or name is None:
             raise RecorderError(f"{printable(path)} is no log of a recording: move it away, then seal again")
         locked = _is_locked(path)
         # The size is taken after the lock was found free: then nobody can have written since.
@@ -67,10 +69,10 @@ def _look(path: Path) -> Log:
     except OSError as error:
         raise storage_error("read", path, error) from error
     with reader.stream:
-        header = reader.header
-        if header is not None and header.producer != path.stem:
+        header, producer, segment = reader.header, name[1], int(name[2] or 0)
+        if header is not None and (header.producer, header.segment) != (producer, segment):
             header = None  # a copy, or renamed: its sequence numbers are another file's
-        return Log(path, reader.limit, header, locked)
+        return Log(path, producer, segment, reader.limit, header, locked)
 
 
 def _is_locked(path: Path) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -16,8 +17,11 @@ from fencepost_recorder.errors import RecordingDamaged
 
 NAME = "manifest.json"
 FORMAT = "fencepost-recording"
-FORMAT_VERSION = 1
-DURABILITY = "survives process kill"
+FORMAT_VERSION = 2
+# What version 1 did not have, and is left out where one is read: it is hashed as it was written.
+_LATER_FIELDS = {1: ("durability",)}
+SURVIVES_KILL = "survives process kill"
+SURVIVES_POWER_LOSS = "survives power loss"
 GAPS_PATH = "gaps.parquet"
 MAX_BYTES = 64 * 1024 * 1024
 _SPANS_PATH = re.compile(r"spans/part-[0-9]{5,9}\.parquet\Z")
@@ -44,7 +48,8 @@ class FileEntry:
 class Producer:
     """A process that recorded: how many frames of it were read, and how its log ended.
 
-    `ended` is closed (it said so), died (killed, or never closed), still_recording, damaged, or imported.
+    `ended` is closed (it said so), died (killed, or never closed), still_recording, damaged, imported or received;
+    `durability` what its frames survived from the moment on at which the recorder had promised to keep them.
     """
 
     producer: str
@@ -54,6 +59,7 @@ class Producer:
     frames: int
     last_seq: int | None
     ended: str
+    durability: str = SURVIVES_KILL
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +67,7 @@ class Manifest:
     """The content of manifest.json. Times are unix ns; `duplicates` counts spans that came twice and were kept once.
 
     `imported` describes the files of an import, None for a recording made by processes. `durability` names what
-    the spans survived while they were recorded; once sealed, every file is on disk.
+    the spans of every producer survived while they were recorded; once sealed, every file is on disk.
     """
 
     id: str
@@ -75,7 +81,7 @@ class Manifest:
     files: tuple[FileEntry, ...]
     producers: tuple[Producer, ...]
     imported: dict[str, Any] | None = None
-    durability: str = DURABILITY
+    durability: str = SURVIVES_KILL
     format_version: int = FORMAT_VERSION
 
     def to_dict(self) -> dict[str, Any]:
@@ -84,7 +90,10 @@ class Manifest:
         for entry in values["files"]:
             entry["sequences"] = {name: list(bounds) for name, bounds in entry["sequences"].items()}
         values["files"] = list(values["files"])
-        values["producers"] = list(values["producers"])
+        later = _LATER_FIELDS.get(self.format_version, ())
+        values["producers"] = [
+            {name: value for name, value in one.items() if name not in later} for one in values["producers"]
+        ]
         return {"format": FORMAT, **values}
 
     @property
@@ -96,6 +105,11 @@ class Manifest:
         """The bytes of manifest.json."""
         values = self.to_dict()
         return (json.dumps({**values, "sha256": _hash(values)}, indent=1, sort_keys=True) + "\n").encode()
+
+
+def weakest(producers: Iterable[Producer]) -> str:
+    """What the spans of every producer survived."""
+    return SURVIVES_POWER_LOSS if {one.durability for one in producers} == {SURVIVES_POWER_LOSS} else SURVIVES_KILL
 
 
 def parse(data: bytes) -> Manifest:
@@ -110,7 +124,7 @@ def parse(data: bytes) -> Manifest:
             raise RecordingDamaged(f"{NAME} does not belong to a fencepost recording")
         if _hash(values) != stated:
             raise RecordingDamaged(f"{NAME} is damaged: its own hash does not match, restore it from a copy")
-        if values["format_version"] != FORMAT_VERSION:
+        if values["format_version"] not in (*_LATER_FIELDS, FORMAT_VERSION):
             raise RecordingDamaged(
                 f"the recording has format version {int(values['format_version'])}, this fencepost reads "
                 f"{FORMAT_VERSION}: open it with the version that sealed it"

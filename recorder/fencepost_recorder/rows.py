@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from json import JSONEncoder
 from typing import Any, TypeVar
 
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, TracesData
 
@@ -17,7 +18,7 @@ _INT64_MAX = 2**63 - 1
 _to_json = JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 
-M = TypeVar("M", ResourceSpans, ScopeSpans, Span, TracesData)
+M = TypeVar("M", ExportTraceServiceRequest, ResourceSpans, ScopeSpans, Span, TracesData)
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,6 +146,7 @@ def _write_tables(directory: Path, logs: list[Log]) -> dict[str, Any]:
         "duplicates": found.duplicates,
         "files": tuple(files),
         "producers": tuple(found.producers),
+        "durability": manifest.weakest(found.producers),
     }
 
 

@@ -1,16 +1,25 @@
 """The write-ahead log: checksummed frames that survive the death of the process that wrote them.
 
-A log file is a header and then frames, all little-endian:
+A producer's log is one file or several, its segments: `<producer>.wal`, then `<producer>.1.wal`, `<producer>.2.wal` …
+Each is whole in itself: no frame refers to a frame of another segment. It holds at most 64 MiB; then the next one is
+begun and this one ends with a NEXT frame, is unlocked, and never changes again.
+
+A segment is a header and then frames, all little-endian:
 
     header  magic 8s "FPWAL\\r\\n\\x1a" · version u16 · size of the JSON u16 · crc32 u32 (of both and the JSON) · JSON
     loss    lost u64 · first u64 · last u64 · since u64 · until u64 · errno u32 · crc32 u32   (all zero: nothing lost)
     frame   crc32 u32 (of all after it) · payload size u32 · type u8 · sequence u64 · time u64 · ref u64 · payload
 
-`sequence` counts a producer's frames from 0 without a break; a frame that could not be written still uses its
-number, so that its absence shows. A frame may come a little late: a signal handler recorded while it was on its way.
+`sequence` counts a producer's frames from 0 without a break, from segment to segment (the header's `first_seq` is
+where a segment begins), so that a missing segment shows; a frame that could not be written still uses its number. A
+frame may come a little late: a signal handler recorded while it was on its way. A NEXT frame takes no number, it says
+which one comes next. Numbers that come again in the next segment are those of frames which nobody was promised.
 `time` is when the frame was written (unix ns). `ref` is the sequence of the frame this one belongs to: a span's SCOPE
 frame, a scope's RESOURCE frame. Payloads are OTLP protobuf bytes (`Span`; `ScopeSpans` without spans;
-`ResourceSpans` without scopes) or, for NOTE and CLOSE, JSON.
+`ResourceSpans` without scopes) or, for NOTE, CLOSE and NEXT, JSON.
+
+A REQUEST frame is what a receiver was sent: a whole `ExportTraceServiceRequest`. Its `ref` is the ordinal of its first
+span among all spans that this receiver ever logged.
 
 The loss record lives in the header because its bytes are allocated already: a full disk can still be told there.
 
@@ -29,7 +38,10 @@ from enum import Enum, IntEnum
 from typing import BinaryIO
 
 MAGIC = b"FPWAL\r\n\x1a"
-VERSION = 1
+VERSION = 2
+# Version 1 had no segments and no requests; what it has means the same.
+_READABLE = (1, 2)
+SEGMENT_BYTES = 64 * 1024 * 1024
 MAX_PAYLOAD_BYTES = 16 * 1024 * 1024
 MAX_SEQUENCE = 2**63 - 1
 
@@ -52,6 +64,8 @@ class FrameType(IntEnum):
     WHOLE = 5
     NOTE = 6
     CLOSE = 7
+    REQUEST = 8
+    NEXT = 9
 
 
 _TYPES = {int(member): member for member in FrameType}
@@ -59,7 +73,11 @@ _TYPES = {int(member): member for member in FrameType}
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Who writes a log file; `locked` tells whether it holds a lock on the file for as long as it lives."""
+    """Who writes a segment; `locked` tells whether it holds a lock on the file for as long as it lives.
+
+    `kind` is process, receiver or import. The producer started at `started_unix_nano` and this segment at
+    `begun_unix_nano`, whose first frame is to have the number `first_seq`.
+    """
 
     producer: str
     kind: str = "process"
@@ -67,6 +85,9 @@ class Header:
     host: str = ""
     started_unix_nano: int = 0
     locked: bool = False
+    segment: int = 0
+    first_seq: int = 0
+    begun_unix_nano: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +131,11 @@ class Ending(Enum):
     CORRUPT = "corrupt"
 
 
+def segment_name(producer: str, segment: int) -> str:
+    """The name of a segment's file."""
+    return f"{producer}.{segment}.wal" if segment else f"{producer}.wal"
+
+
 def encode_header(header: Header) -> bytes:
     """The bytes a log file starts with, loss record included."""
     text = json.dumps(
@@ -120,6 +146,9 @@ def encode_header(header: Header) -> bytes:
             "host": header.host,
             "started_unix_nano": header.started_unix_nano,
             "locked": header.locked,
+            "segment": header.segment,
+            "first_seq": header.first_seq,
+            "begun_unix_nano": header.begun_unix_nano or header.started_unix_nano,
         },
         sort_keys=True,
     ).encode()
@@ -159,7 +188,8 @@ class LogReader:
     """Reads one log file from `stream`, which is at its start; at most `limit` bytes.
 
     `header` is None where the file has none that can be trusted; then there are no frames. `ending`, `offset`
-    (where the good bytes end) and `reason` hold once `frames()` is exhausted. `breaks` fills while reading.
+    (where the good bytes end) and `reason` hold once `frames()` is exhausted, as do `closed` (the producer said that
+    it recorded to its end) and `continued` (the log goes on in another segment). `breaks` fills while reading.
     """
 
     stream: BinaryIO
@@ -173,6 +203,7 @@ class LogReader:
     next_sequence: int = 0
     last_time_unix_nano: int | None = None
     closed: bool = False
+    continued: bool = False
     breaks: list[Break] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -208,8 +239,8 @@ class LogReader:
             return self._stop(Ending.TORN, "the file ends within a frame")
         if zlib.crc32(payload, zlib.crc32(head[_CRC_BYTES:])) != int.from_bytes(head[:_CRC_BYTES], "little"):
             return self._stop(Ending.CORRUPT, "a frame's checksum does not match its bytes")
-        due = self.next_sequence <= sequence <= MAX_SEQUENCE or self._is_late(sequence)
-        if kind not in _TYPES or time_unix_nano > MAX_SEQUENCE or not due:
+        due = sequence >= self.next_sequence or kind == FrameType.NEXT or self._is_late(sequence)
+        if kind not in _TYPES or max(time_unix_nano, sequence) > MAX_SEQUENCE or not due:
             return self._stop(Ending.CORRUPT, "a frame has an impossible type, time or sequence number")
         self.offset += FRAME_OVERHEAD_BYTES + size
         return Frame(_TYPES[kind], sequence, time_unix_nano, ref, payload)
@@ -219,14 +250,16 @@ class LogReader:
         return any(one.first_seq <= sequence <= one.last_seq for one in self.breaks[-_LATE_BREAKS:])
 
     def _follow(self, frame: Frame) -> None:
+        self.continued = frame.type is FrameType.NEXT
         if frame.sequence < self.next_sequence:
-            self.breaks = [left for one in self.breaks for left in _less(one, frame.sequence)]
+            if not self.continued:
+                self.breaks = [left for one in self.breaks for left in _less(one, frame.sequence)]
             return
         if frame.sequence > self.next_sequence:
             before = self.last_time_unix_nano
-            since = before if before is not None else (self.header.started_unix_nano if self.header else 0)
+            since = before if before is not None else (self.header.begun_unix_nano if self.header else 0)
             self.breaks.append(Break(self.next_sequence, frame.sequence - 1, since, frame.time_unix_nano))
-        self.next_sequence = frame.sequence + 1
+        self.next_sequence = frame.sequence + (not self.continued)
         self.last_time_unix_nano = frame.time_unix_nano
         self.closed = frame.type is FrameType.CLOSE
 
@@ -246,7 +279,7 @@ class LogReader:
         if magic != MAGIC:
             self._stop(Ending.CORRUPT, "the file does not start as a log does")
             return
-        if version != VERSION:
+        if version not in _READABLE:
             self._stop(Ending.CORRUPT, f"the log has format version {version}, this reads {VERSION}")
             return
         text = self._take(size, already=len(preamble))
@@ -258,6 +291,7 @@ class LogReader:
         if self.header is None:
             self._stop(Ending.CORRUPT, "the header's checksum does not match its bytes")
             return
+        self.next_sequence = self.header.first_seq
         self._read_loss(loss)
         self.offset = len(preamble) + size + LOSS_BYTES
 
@@ -286,16 +320,21 @@ def _header_checksum(version: int, text: bytes) -> int:
 def _decode_header(text: bytes) -> Header | None:
     try:
         values = json.loads(text)
-        return Header(
+        header = Header(
             producer=str(values["producer"]),
             kind=str(values["kind"]),
             pid=int(values["pid"]),
             host=str(values["host"]),
             started_unix_nano=int(values["started_unix_nano"]),
             locked=bool(values["locked"]),
+            segment=int(values.get("segment", 0)),
+            first_seq=int(values.get("first_seq", 0)),
+            begun_unix_nano=int(values.get("begun_unix_nano", values["started_unix_nano"])),
         )
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
+    numbers = (header.started_unix_nano, header.begun_unix_nano, header.first_seq, header.segment)
+    return header if all(0 <= number <= MAX_SEQUENCE for number in numbers) else None
 
 
 def open_log(path: str | os.PathLike[str], *, dir_fd: int | None = None) -> LogReader:

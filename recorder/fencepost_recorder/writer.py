@@ -11,6 +11,7 @@ import secrets
 import socket
 import threading
 import zlib
+from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,19 +20,30 @@ from time import time_ns
 from fencepost_recorder.errors import StorageError, printable
 from fencepost_recorder.wal import (
     FRAME_HEAD,
+    FRAME_OVERHEAD_BYTES,
     LOSS_BYTES,
     MAX_PAYLOAD_BYTES,
+    SEGMENT_BYTES,
     FrameType,
     Header,
     Loss,
+    encode_frame,
     encode_header,
     encode_loss,
     loss_offset,
+    segment_name,
 )
 
 # Descriptors this high are not handed out by open(2) until that many are in use, so a program that closes
 # every descriptor and opens its own does not find its file under our number.
 _HIGH_DESCRIPTOR = 512
+# After a failure to begin the next segment: how much more the present one takes before that is tried again.
+_PATIENCE_BYTES = 1024 * 1024
+# What later frames may refer to, kept to be written again where a segment begins.
+_MAX_CONTEXTS = 20_000
+_MAX_CONTEXT_BYTES = 64 * 1024 * 1024
+_NEXT_BYTES = FRAME_OVERHEAD_BYTES + 2
+_SCOPE, _WHOLE = int(FrameType.SCOPE), int(FrameType.WHOLE)
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 _pack = FRAME_HEAD.pack
 _write = os.write
@@ -45,30 +57,43 @@ def new_producer_id() -> str:
 
 
 class LogWriter:
-    """Appends frames to one new log file in `folder`. Thread-safe; re-entrant from signal handlers.
+    """Appends frames to one new log in `folder`, segment after segment. Thread-safe; re-entrant from signal handlers.
 
     Holds a lock on its file for as long as the process lives: whoever seals the recording can tell a producer
-    that is still alive from one that was killed. Raises StorageError when the file cannot be created;
+    that is still alive from one that was killed. Raises StorageError when the first file cannot be created;
     afterwards nothing raises: frames that cannot be written are counted, and told as soon as something can be.
+
+    A `ref` is the number under which a RESOURCE or SCOPE frame was appended, in whatever segment: it is written
+    again, under a new number, where the present segment does not have it.
     """
 
-    def __init__(self, folder: Path, *, kind: str = "process", producer: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, kind: str = "process", producer: str | None = None, segment_bytes: int = SEGMENT_BYTES
+    ) -> None:
         self.pid = os.getpid()
         self.producer = producer or new_producer_id()
-        self.path = folder / f"{self.producer}.wal"
+        self.folder = folder
         self.lost = 0
         self.lock = threading.RLock()
+        self._kind = kind
+        self._started = time_ns()
+        self._segment_bytes = segment_bytes
+        self._contexts = _Contexts()
         self._next = 0
         self._untold: Loss | None = None
-        self._fd = -1
+        self._busy = False
         try:
-            self._create(kind)
+            self._segment = _Segment.begin(self, 0)
         except OSError as error:
-            self._abandon()
             raise StorageError(
-                f"cannot write the log {printable(self.path)}: {error.strerror}; give a folder made by "
-                "fencepost_recorder.begin(), on a disk with space"
+                f"cannot write the log {printable(folder / segment_name(self.producer, 0))}: {error.strerror}; give a "
+                "folder made by fencepost_recorder.begin(), on a disk with space"
             ) from error
+
+    @property
+    def path(self) -> Path:
+        """The segment that is written now."""
+        return self._segment.path
 
     def append(self, kind: int, payload: bytes, ref: int = 0) -> int:
         """Write one frame; its sequence number, or -1 when it could not be written."""
@@ -77,7 +102,14 @@ class LogWriter:
             # frame between our taking a number and our writing it. The reader puts the two back in order.
             if self._untold is not None:
                 self._tell()
-            return self._append(kind, payload, ref)
+            if self._segment.size + len(payload) > self._segment.full_at:
+                self._go_on()
+            if ref < self._segment.first_seq and _SCOPE <= kind <= _WHOLE:
+                ref = self._again(ref)
+            sequence = self._append(kind, payload, ref)
+            if kind <= _SCOPE and sequence >= 0:
+                self._contexts.keep(sequence, kind, payload, ref)
+            return sequence
 
     def lose(self) -> None:
         """Count a frame that could not even be made; the gap in the numbers tells of it, as of one not written."""
@@ -89,51 +121,57 @@ class LogWriter:
     def close(self) -> None:
         """Write the CLOSE frame and let go of the file. A later append opens it again."""
         with self.lock:
-            if self._fd >= 0:
+            if self._segment.fd >= 0:
                 self.append(FrameType.CLOSE, b"{}")
-                self._abandon()
+                self._segment.let_go()
 
     def forget(self) -> None:
         """In a forked child: let go of the parent's file without a trace; the parent's lock stays."""
-        self._abandon()
+        self._segment.let_go()
 
-    def _create(self, kind: str) -> None:
-        low = os.open(self.path, _APPEND | os.O_CREAT | os.O_EXCL, 0o600)
-        self._adopt(low)
-        header = Header(
-            producer=self.producer,
-            kind=kind,
-            pid=self.pid,
-            host=socket.gethostname(),
-            started_unix_nano=time_ns(),
-            locked=self._take_lock(),
-        )
-        data = encode_header(header)
-        self._loss_offset = loss_offset(data)
-        self._size = len(data)
-        if os.write(self._fd, data) != len(data):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def _adopt(self, low: int) -> None:
+    def _go_on(self) -> None:
+        """Begin the next segment; where that fails the present one just grows."""
+        before = self._segment
+        if self._busy or before.fd < 0 or before.size <= before.empty_size:
+            return  # a signal handler amid a frame; a closed log; a frame larger than a segment
+        self._busy = True
         try:
-            self._fd = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, _HIGH_DESCRIPTOR)
+            after = _Segment.begin(self, before.number + 1 + before.failures)
         except OSError:
-            self._fd = low
-        else:
-            os.close(low)
-
-    def _take_lock(self) -> bool:
+            before.failures += 1
+            before.full_at = before.size + _PATIENCE_BYTES
+            return
+        finally:
+            self._busy = False
+        # From here on signal handlers write to the new segment; until here their frames went to the old one.
+        after.first_seq = self._next
+        self._segment = after
+        if self._untold is not None:
+            after.write_loss(encode_loss(self._untold))
+            before.write_loss(bytes(LOSS_BYTES))
+        # Without this frame the numbers tell the same; half of one must not stay.
+        frame = encode_frame(FrameType.NEXT, after.first_seq, time_ns(), 0, b"{}")
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            written = _write(before.fd, frame)
+            if written != len(frame):
+                before.withdraw(written)
         except OSError:
-            return False
-        return True
+            pass
+        finally:
+            before.let_go()
 
-    def _abandon(self) -> None:
-        descriptor, self._fd = self._fd, -1
-        if descriptor >= 0:
-            with suppress(OSError):
-                os.close(descriptor)
+    def _again(self, ref: int) -> int:
+        """The number in this segment of a frame that was written in an earlier one: now, if it was not yet."""
+        frame = self._contexts.frame(ref)
+        if frame is None:
+            return ref
+        kind, payload, its_ref, renewed = frame
+        if renewed < self._segment.first_seq:
+            if kind == _SCOPE and its_ref < self._segment.first_seq:
+                its_ref = self._again(its_ref)
+            renewed = self._append(kind, payload, its_ref)
+            self._contexts.renew(ref, renewed)
+        return max(renewed, 0)
 
     def _append(self, kind: int, payload: bytes, ref: int) -> int:
         now = time_ns()
@@ -144,55 +182,25 @@ class LogWriter:
             return -1
         body = _pack(len(payload), kind, sequence, now, ref) + payload
         frame = _crc32(body).to_bytes(4, "little") + body
+        segment, outer = self._segment, self._busy
+        self._busy = True
         try:
-            written = _write(self._fd, frame)
+            written = _write(segment.fd, frame)
         except OSError as error:
-            written = self._retry(frame, error)
+            written = segment.write_anew(frame, error)
         except BaseException:
             # A signal handler raised: whether the frame reached the file decides whether it counts as lost.
-            self._settle(sequence, now, len(frame))
+            if not segment.settle(len(frame)):
+                self._count_loss(sequence, now, errno.EINTR)
             raise
+        finally:
+            self._busy = outer
         if written == len(frame):
-            self._size += written
+            segment.size += written
             return sequence
-        self._withdraw(written)
+        segment.withdraw(written)
         self._count_loss(sequence, now, -written if written < 0 else errno.ENOSPC)
         return -1
-
-    def _retry(self, frame: bytes, error: OSError) -> int:
-        """Write again when only our descriptor was taken away; bytes written or a negated errno."""
-        if error.errno != errno.EBADF:
-            return -(error.errno or errno.EIO)
-        try:
-            descriptor = os.open(self.path, _APPEND)
-            # The number may not be ours to close: it was closed behind our back.
-            self._adopt(descriptor)
-            self._take_lock()
-            self._size = os.fstat(self._fd).st_size
-            return os.write(self._fd, frame)
-        except OSError as again:
-            return -(again.errno or errno.EIO)
-
-    def _withdraw(self, written: int) -> None:
-        """Cut the part of a frame that a full disk let through, or every later frame would be unreadable."""
-        if written > 0:
-            try:
-                if os.fstat(self._fd).st_size == self._size + written:
-                    os.ftruncate(self._fd, self._size)
-                    return
-            except OSError:
-                pass
-            self._size += written
-
-    def _settle(self, sequence: int, now: int, size: int) -> None:
-        try:
-            grown = os.fstat(self._fd).st_size > self._size
-        except OSError:
-            grown = False
-        if grown:
-            self._size += size
-        else:
-            self._count_loss(sequence, now, errno.EINTR)
 
     def _count_loss(self, sequence: int, now: int, code: int) -> None:
         self.lost += 1
@@ -205,7 +213,7 @@ class LogWriter:
             until_unix_nano=now,
             errno=code,
         )
-        self._write_loss(encode_loss(self._untold))
+        self._segment.write_loss(encode_loss(self._untold))
 
     def _tell(self) -> None:
         """Put the untold loss into a NOTE frame, so that it is a gap with exact bounds; then clear the record."""
@@ -226,14 +234,104 @@ class LogWriter:
         known = self.lost
         if self._append(FrameType.NOTE, note, 0) >= 0:
             self._untold = None
-            self._write_loss(bytes(LOSS_BYTES))
+            self._segment.write_loss(bytes(LOSS_BYTES))
             return
         # The note itself is no span: its number stays in the untold range, but it does not count.
         self.lost = known
         self._untold = grown = replace(self._untold or loss, lost=loss.lost)
-        self._write_loss(encode_loss(grown))
+        self._segment.write_loss(encode_loss(grown))
 
-    def _write_loss(self, data: bytes) -> None:
+
+class _Segment:
+    """One file of the log, open for appending and locked."""
+
+    def __init__(self, path: Path, number: int, first_seq: int) -> None:
+        self.path = path
+        self.number = number
+        self.first_seq = first_seq
+        self.fd = -1
+        self.size = self.empty_size = 0
+        self.full_at = 0
+        self.failures = 0
+        self._loss_offset = 0
+
+    @classmethod
+    def begin(cls, writer: LogWriter, number: int) -> _Segment:
+        """A new file with its header. Raises OSError, and leaves none then."""
+        segment = cls(writer.folder / segment_name(writer.producer, number), number, writer._next)
+        low = os.open(segment.path, _APPEND | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            segment._adopt(low)
+            segment._write_header(writer)
+        except OSError:
+            segment.let_go()
+            with suppress(OSError):
+                segment.path.unlink()
+            raise
+        segment.full_at = writer._segment_bytes - _NEXT_BYTES - FRAME_OVERHEAD_BYTES
+        return segment
+
+    def _write_header(self, writer: LogWriter) -> None:
+        header = Header(
+            producer=writer.producer,
+            kind=writer._kind,
+            pid=writer.pid,
+            host=socket.gethostname(),
+            started_unix_nano=writer._started,
+            locked=self._take_lock(),
+            segment=self.number,
+            first_seq=self.first_seq,
+            begun_unix_nano=time_ns(),
+        )
+        data = encode_header(header)
+        self._loss_offset = loss_offset(data)
+        self.size = self.empty_size = len(data)
+        if os.write(self.fd, data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def let_go(self) -> None:
+        """Close the file, and so unlock it."""
+        descriptor, self.fd = self.fd, -1
+        if descriptor >= 0:
+            with suppress(OSError):
+                os.close(descriptor)
+
+    def write_anew(self, frame: bytes, error: OSError) -> int:
+        """Write again when only our descriptor was taken away; bytes written or a negated errno."""
+        if error.errno != errno.EBADF:
+            return -(error.errno or errno.EIO)
+        try:
+            descriptor = os.open(self.path, _APPEND)
+            # The number may not be ours to close: it was closed behind our back.
+            self._adopt(descriptor)
+            self._take_lock()
+            self.size = os.fstat(self.fd).st_size
+            return os.write(self.fd, frame)
+        except OSError as again:
+            return -(again.errno or errno.EIO)
+
+    def withdraw(self, written: int) -> None:
+        """Cut the part of a frame that a full disk let through, or every later frame would be unreadable."""
+        if written > 0:
+            try:
+                if os.fstat(self.fd).st_size == self.size + written:
+                    os.ftruncate(self.fd, self.size)
+                    return
+            except OSError:
+                pass
+            self.size += written
+
+    def settle(self, size: int) -> bool:
+        """Whether a frame of that size, whose write was interrupted, reached the file."""
+        try:
+            grown = os.fstat(self.fd).st_size > self.size
+        except OSError:
+            return False
+        self.size += size if grown else 0
+        return grown
+
+    def write_loss(self, data: bytes) -> None:
+        """Put the loss record into the header."""
         # A second descriptor, because pwrite(2) on an O_APPEND one appends.
         with suppress(OSError):
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -241,3 +339,49 @@ class LogWriter:
                 os.pwrite(descriptor, data, self._loss_offset)
             finally:
                 os.close(descriptor)
+
+    def _adopt(self, low: int) -> None:
+        try:
+            self.fd = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, _HIGH_DESCRIPTOR)
+        except OSError:
+            self.fd = low
+        else:
+            os.close(low)
+
+    def _take_lock(self) -> bool:
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+
+class _Contexts:
+    """The RESOURCE and SCOPE frames that were written, as (kind, payload, ref, number where written last).
+
+    Bounded: those least lately used are forgotten, and what refers to them later has an unknown resource.
+    """
+
+    def __init__(self) -> None:
+        self._frames: OrderedDict[int, tuple[int, bytes, int, int]] = OrderedDict()
+        self._bytes = 0
+
+    def keep(self, sequence: int, kind: int, payload: bytes, ref: int) -> None:
+        """Remember a frame under its number."""
+        self._frames[sequence] = (kind, payload, ref, sequence)
+        self._bytes += len(payload)
+        while len(self._frames) > 2 and (len(self._frames) > _MAX_CONTEXTS or self._bytes > _MAX_CONTEXT_BYTES):
+            _, (_, forgotten, _, _) = self._frames.popitem(last=False)
+            self._bytes -= len(forgotten)
+
+    def frame(self, sequence: int) -> tuple[int, bytes, int, int] | None:
+        """The frame first written under that number."""
+        found = self._frames.get(sequence)
+        if found is not None:
+            self._frames.move_to_end(sequence)
+        return found
+
+    def renew(self, sequence: int, renewed: int) -> None:
+        """Note under which number it was written again; -1 where it could not be."""
+        kind, payload, ref, _ = self._frames[sequence]
+        self._frames[sequence] = (kind, payload, ref, renewed)

@@ -363,7 +363,7 @@ def test_a_file_size_limit_does_not_reach_the_program_and_is_told(recordings: Pa
 
 def test_a_program_that_closes_every_descriptor_is_still_recorded(lab: Any) -> None:
     lab.tracer.start_span("before").end()
-    os.close(lab.processor._writer._fd)
+    os.close(lab.processor._writer._segment.fd)
     lab.tracer.start_span("after").end()
     recording = lab.seal()
     assert recording.spans()["name"].to_pylist() == ["before", "after"]

@@ -154,7 +154,7 @@ def test_a_forged_manifest_cannot_name_a_file_outside(sealed: Recording, name: s
         lambda values: values["files"][0].update(rows=99),
         lambda values: values["files"].reverse() or values["files"][0].update(sha256="x"),
         lambda values: values.update(format="other"),
-        lambda values: values.update(format_version=2),
+        lambda values: values.update(format_version=3),
     ],
 )
 def test_a_forged_manifest_of_another_shape_is_refused(sealed: Recording, change: Any) -> None:

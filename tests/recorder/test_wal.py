@@ -23,7 +23,7 @@ from fencepost_recorder.wal import (
     loss_offset,
 )
 
-HEADER = Header("p-1", pid=7, host="h", started_unix_nano=100, locked=True)
+HEADER = Header("p-1", pid=7, host="h", started_unix_nano=100, locked=True, begun_unix_nano=100)
 
 
 def log_of(frames: Sequence[Frame]) -> bytes:
@@ -121,10 +121,10 @@ def test_a_frame_that_comes_late_fills_its_place() -> None:
 
 def test_a_log_of_another_version_is_not_read() -> None:
     data = bytearray(log_of(sample()))
-    data[8] = 2
+    data[8] = 3
     frames, reader = read(bytes(data))
     assert not frames
-    assert "version 2" in reader.reason
+    assert "version 3" in reader.reason
 
 
 def test_the_loss_record_reads_back() -> None:

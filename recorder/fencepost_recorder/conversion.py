@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
+from fencepost_recorder import left_out
 from fencepost_recorder.accounts import IMPORT_KIND, RECEIVER_KIND, SegmentAccount, durability_of, settle
 from fencepost_recorder.gaps import CAUSES, Gap, Gaps
 from fencepost_recorder.logs import Log
@@ -155,6 +156,8 @@ class _Conversion:
         self._open: dict[bytes, list[_Started]] = {}
         self._seen: dict[bytes, set[bytes]] = {}
         self._told: dict[tuple[str, str], int] = {}
+        self._sampled: set[str] = set()
+        self._around: set[int] = set()
 
     def read(self, log: Log) -> SegmentAccount:
         """Read one segment to its end."""
@@ -172,7 +175,7 @@ class _Conversion:
         for key, stack in self._open.items():
             for started in stack:
                 place = Place(started.producer, started.sequence, None, started.time_unix_nano)
-                self._emit(key, started.payload, started.origin, place)
+                self._emit(key, started.payload, started.origin, place, told=False)
         self._open.clear()
 
     def unsequenced(self) -> None:
@@ -200,7 +203,9 @@ class _Conversion:
     def _scope(self, source: _Source, frame: Frame) -> None:
         resource = source.resources.get(frame.ref, ResourceSpans())
         name = producer_of(attributes_of(resource.resource.attributes)) if source.told else source.log.producer
-        source.origins[frame.sequence] = (origin_of(resource, parsed(ScopeSpans, frame.payload)), name)
+        scope = parsed(ScopeSpans, frame.payload)
+        source.origins[frame.sequence] = (origin_of(resource, scope), name)
+        self._dropped_around(resource, scope, name)
 
     def _note(self, source: _Source, frame: Frame) -> None:
         values = json.loads(frame.payload)
@@ -230,7 +235,7 @@ class _Conversion:
             place = Place(producer, frame.sequence, frame.sequence, frame.time_unix_nano)
         else:
             place = self._joined(key, producer, frame)
-        self._emit(key, frame.payload, origin, place)
+        self._emit(key, frame.payload, origin, place, told=source.told)
 
     def _request(self, source: _Source, frame: Frame) -> None:
         ordinal = frame.ref
@@ -238,11 +243,13 @@ class _Conversion:
             producer = producer_of(attributes_of(resource.resource.attributes))
             for scope in resource.scope_spans:
                 origin = origin_of(resource, scope)
+                self._dropped_around(resource, scope, producer)
                 for span in scope.spans:
                     place = Place(producer, ordinal, ordinal, frame.time_unix_nano)
                     ordinal += 1
                     self._count(producer, source)
-                    self._emit(span.trace_id + span.span_id, span.SerializeToString(deterministic=True), origin, place)
+                    key, payload = span.trace_id + span.span_id, span.SerializeToString(deterministic=True)
+                    self._emit(key, payload, origin, place, told=True)
 
     def _count(self, producer: str, source: _Source) -> None:
         key = (producer, source.account.kind)
@@ -260,7 +267,7 @@ class _Conversion:
         end = frame.sequence if started.producer == producer else None
         return Place(started.producer, started.sequence, end, frame.time_unix_nano)
 
-    def _emit(self, key: bytes, payload: bytes, origin: Origin, place: Place) -> None:
+    def _emit(self, key: bytes, payload: bytes, origin: Origin, place: Place, *, told: bool) -> None:
         try:
             span = parsed(Span, payload)
             row = row_of(span, origin, place)
@@ -272,7 +279,7 @@ class _Conversion:
             return
         if hash(key) in self._repeated and not self._is_new(key, payload, span, place):
             return
-        self._dropped(span, place)
+        self._left_out(span, place, told)
         self._sink.add(row, len(payload))
 
     def _is_new(self, key: bytes, payload: bytes, span: Span, place: Place) -> bool:
@@ -287,17 +294,24 @@ class _Conversion:
         known.add(digest)
         return True
 
-    def _dropped(self, span: Span, place: Place) -> None:
-        counts = (
-            ("dropped_attributes", span.dropped_attributes_count),
-            ("dropped_events", span.dropped_events_count),
-            ("dropped_links", span.dropped_links_count),
-        )
-        for cause, count in counts:
-            if count:
-                what = cause.removeprefix("dropped_")
-                detail = f"span {span.span_id.hex()} had more or larger {what} than could be kept"
-                self.gaps.add(self._gap_of(cause, span, place, count, detail))
+    def _left_out(self, span: Span, place: Place, told: bool) -> None:
+        for cause, count, detail in left_out.dropped(span):
+            self.gaps.add(self._gap_of(cause, span, place, count, detail))
+        if place.producer not in self._sampled and (why := left_out.sampling(span, told)):
+            # Once, and without bounds: whatever else this producer did may have been left out.
+            self._sampled.add(place.producer)
+            self.gaps.add(Gap("sampled", place.producer, detail=why))
+
+    def _dropped_around(self, resource: ResourceSpans, scope: ScopeSpans, producer: str) -> None:
+        count, detail = left_out.dropped_around(resource, scope)
+        if not count:
+            return
+        # A producer says it in each of its segments, and a client in each of its requests.
+        who = (resource.resource, scope.scope)
+        key = hash((producer, *(one.SerializeToString(deterministic=True) for one in who)))
+        if key not in self._around:
+            self._around.add(key)
+            self.gaps.add(Gap("dropped_attributes", producer, lost=count, detail=detail))
 
     def _gap_of(self, cause: str, span: Span, place: Place, lost: int | None, detail: str) -> Gap:
         until = span.end_time_unix_nano or None

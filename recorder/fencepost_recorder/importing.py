@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from json import dumps
@@ -19,10 +17,14 @@ from fencepost_recorder.errors import ImportFailed, RecordingExists, StorageErro
 from fencepost_recorder.gaps import Gap
 from fencepost_recorder.recording import Recording, open_recording
 from fencepost_recorder.rows import attributes_of, check_span, parsed
+from fencepost_recorder.scratch import scratch
 from fencepost_recorder.sealing import seal_as
 from fencepost_recorder.source import DEFAULT_LIMITS, Limits, Source
 from fencepost_recorder.wal import MAX_PAYLOAD_BYTES, FrameType
 from fencepost_recorder.writer import LogWriter
+
+# No recording's id begins with a dot.
+_SCRATCH = ".import-"
 
 
 @dataclass(slots=True)
@@ -65,17 +67,14 @@ def import_otlp(
     target = Path(recordings) / name
     _refuse_existing(target)
     # A name no recording can have, beside the final one: the rename stays within one file system.
-    directory = Path(recordings) / f".import-{secrets.token_hex(8)}"
-    try:
+    with scratch(target.parent, _SCRATCH) as ours:
+        directory = ours / name
         _prepare(directory)
         counts = _write_log([Path(file) for file in files], directory / folder.WAL, limits)
         seal_as(name, directory, tool_version=tool_version, imported=_summary(counts))
         _refuse_existing(target)
         durable.rename(directory, target)
         durable.sync_directory(target.parent)
-    except BaseException:
-        shutil.rmtree(directory, ignore_errors=True)
-        raise
     return open_recording(target)
 
 
@@ -88,7 +87,6 @@ def _refuse_existing(target: Path) -> None:
 
 def _prepare(directory: Path) -> None:
     try:
-        directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.mkdir(mode=0o700)
         (directory / folder.WAL).mkdir(mode=0o700)
     except OSError as error:
@@ -194,7 +192,7 @@ class _Log:
         sequence = self._writer.append(kind, payload, max(ref, 0))
         if sequence < 0:
             raise StorageError(
-                f"cannot write {printable(self._writer.path.parent.parent.parent)}: "
+                f"cannot write {printable(self._writer.path.parents[3])}: "
                 "free some space or choose another folder, then import again"
             )
         return sequence

@@ -19,13 +19,13 @@ from fencepost_recorder.errors import (
     RecordingUnsealed,
     StorageError,
 )
-from fencepost_recorder.install import install
-from fencepost_recorder.processor import RecordingSpanProcessor
 
 if TYPE_CHECKING:
     from fencepost_recorder.folder import RecordingSummary, begin, list_recordings, resolve
     from fencepost_recorder.importing import import_otlp
+    from fencepost_recorder.installing import install
     from fencepost_recorder.manifest import FileEntry, Manifest, Producer
+    from fencepost_recorder.processor import RecordingSpanProcessor
     from fencepost_recorder.recording import Recording, open_recording
     from fencepost_recorder.sealing import recover, seal
 
@@ -55,17 +55,19 @@ __all__ = [
 ]
 
 # Where the rest lives, in modules that bear no public name: importing one would put it in that name's place.
-# Loaded when asked for: a process that only records must not pay for Arrow, nor be given the
-# threads that Arrow starts, with which it could not fork safely.
+# Loaded when asked for: a process that only records must not pay for Arrow, nor be given the threads that Arrow
+# starts, with which it could not fork safely; and one that loads our entry points without recording pays for nothing.
 _LATER = {
     "RecordingSummary": "folder",
     "begin": "folder",
     "list_recordings": "folder",
     "resolve": "folder",
     "import_otlp": "importing",
+    "install": "installing",
     "FileEntry": "manifest",
     "Manifest": "manifest",
     "Producer": "manifest",
+    "RecordingSpanProcessor": "processor",
     "Recording": "recording",
     "open_recording": "recording",
     "recover": "sealing",

@@ -16,6 +16,7 @@ CAUSES = (
     "write_failed",
     "still_recording",
     "unsequenced",
+    "unrecorded",
     "sampled",
     "refused",
     "dropped_attributes",

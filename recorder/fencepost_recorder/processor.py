@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import uuid
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from fencepost_recorder.halves import SpanHalves
 from fencepost_recorder.wal import FrameType
 from fencepost_recorder.writer import LogWriter
 
-_START, _END = int(FrameType.START), int(FrameType.END)
+_START, _END, _WHOLE = int(FrameType.START), int(FrameType.END), int(FrameType.WHOLE)
 _MAX_KNOWN = 1024
 _getpid = os.getpid
 
@@ -34,13 +34,18 @@ class RecordingSpanProcessor(SpanProcessor):
     and safe in signal handlers. Nothing it does raises into the program it records: what cannot be written is
     counted in `lost` and becomes a gap of the recording. Raises StorageError on construction when `wal` is not a
     folder it can write to.
+
+    `notes` are known gaps, each a cause and a sentence, that every log of this process and its forks begins with.
     """
 
-    def __init__(self, wal: Path) -> None:
+    def __init__(self, wal: Path, *, notes: Iterable[tuple[str, str]] = ()) -> None:
         self._folder = Path(wal).absolute()
-        self._writer: LogWriter | None = LogWriter(self._folder)
+        self._notes = tuple(notes)
+        self._writer: LogWriter | None = None
+        self._open()
         self._pid = _getpid()
         self._lost_unwritten = 0
+        self._expected: set[Any] = set()
         self._inherited: set[Any] = set()
         self._halves = SpanHalves()
         self._forget_frames()
@@ -64,6 +69,19 @@ class RecordingSpanProcessor(SpanProcessor):
     def on_end(self, span: ReadableSpan) -> None:
         """Append the finished span."""
         self._record(_END, self._halves.end, span)
+
+    def whole(self, span: ReadableSpan) -> None:
+        """Append a span that is told only now that it has ended, as exporters are."""
+        self._record(_WHOLE, encode_span, span)
+
+    @property
+    def folder(self) -> Path:
+        """Where the logs are."""
+        return self._folder
+
+    def expect(self, resource: Resource) -> None:
+        """Know a provider's resource before its first span: a child forked earlier than that is an instance too."""
+        self._expected.add(resource.attributes.get("service.instance.id"))
 
     def shutdown(self) -> None:
         """Write the frame that says this process recorded to its end. Spans that end later are still recorded."""
@@ -100,8 +118,11 @@ class RecordingSpanProcessor(SpanProcessor):
             writer.lose()
 
     def _open(self) -> LogWriter:
-        self._writer = LogWriter(self._folder)
-        return self._writer
+        writer = LogWriter(self._folder)
+        for cause, sentence in self._notes:
+            writer.note(cause, sentence)
+        self._writer = writer
+        return writer
 
     def _introduce(self, writer: LogWriter, span: ReadableSpan) -> int:
         """Write the span's resource and scope frames, unless written; the sequence of the scope's."""
@@ -150,8 +171,8 @@ class RecordingSpanProcessor(SpanProcessor):
         self._lost_unwritten = 0
         self._instance = str(uuid.uuid4())
         for _, resource in self._resources.values():
-            self._inherited.add(resource.attributes.get("service.instance.id"))
-        self._inherited.discard(None)
+            self._expected.add(resource.attributes.get("service.instance.id"))
+        self._inherited |= self._expected - {None}
         self._forget_frames()
         if parent is not None:
             parent.forget()

@@ -43,6 +43,7 @@ _PATIENCE_BYTES = 1024 * 1024
 _MAX_CONTEXTS = 20_000
 _MAX_CONTEXT_BYTES = 64 * 1024 * 1024
 _NEXT_BYTES = FRAME_OVERHEAD_BYTES + 2
+_MAX_DETAIL = 500
 _SCOPE, _WHOLE = int(FrameType.SCOPE), int(FrameType.WHOLE)
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 _pack = FRAME_HEAD.pack
@@ -117,6 +118,16 @@ class LogWriter:
             sequence = self._next
             self._next = sequence + 1
             self._count_loss(sequence, time_ns(), errno.EINVAL)
+
+    def note(self, cause: str, detail: str) -> None:
+        """Say in the log that from now on something is missing: a gap of that cause, of unknown extent."""
+        with self.lock:
+            if self._untold is not None:
+                self._tell()
+            told = {"cause": cause, "since_unix_nano": time_ns(), "detail": detail[:_MAX_DETAIL]}
+            # The note's own number: it is there, so these bounds can hide no break among the others.
+            bounds = {"first_seq": self._next, "last_seq": self._next}
+            self._append(FrameType.NOTE, json.dumps({**told, **bounds}).encode(), 0)
 
     def close(self) -> None:
         """Write the CLOSE frame and let go of the file. A later append opens it again."""

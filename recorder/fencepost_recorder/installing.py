@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,7 +34,8 @@ def install(
     Sets the global TracerProvider of the OpenTelemetry SDK: every span sampled, RecordingSpanProcessor its only
     processor. Its resource says service.name, service.instance.id (unique per process), host.name and process.pid,
     then what OTEL_RESOURCE_ATTRIBUTES and `attributes` say. No network, no threads. Spans are on disk when the call
-    that started or ended them returns, so there is nothing to flush before exit.
+    that started or ended them returns, so there is nothing to flush before exit. A process that is recorded into that
+    folder already, through `opentelemetry-instrument`, stays as it is if the provider is one that its own set-up chose.
 
     Raises RecorderError when no folder is named, when this process has a TracerProvider already, or when
     OTEL_SDK_DISABLED would make it record nothing; StorageError when the folder cannot be written to.
@@ -41,16 +43,28 @@ def install(
     folder = Path(wal) if wal is not None else _folder_from_environment()
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         raise RecorderError("OTEL_SDK_DISABLED is set, so no span would be recorded: unset it")
+    if _is_attached(folder):
+        return
     if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         raise RecorderError(
             "this process has a TracerProvider already: "
             "give it a RecordingSpanProcessor with provider.add_span_processor() instead"
         )
-    provider = TracerProvider(
-        sampler=ALWAYS_ON, resource=_resource(service_name, attributes or {}), id_generator=id_generator
-    )
-    provider.add_span_processor(RecordingSpanProcessor(folder))
+    resource = resource_of(service_name, attributes or {})
+    processor = RecordingSpanProcessor(folder)
+    processor.expect(resource)
+    provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, id_generator=id_generator)
+    provider.add_span_processor(processor)
     trace.set_tracer_provider(provider)
+
+
+def _is_attached(folder: Path) -> bool:
+    """Whether the process is recorded there already, by a provider that is not ours to replace."""
+    attaching = sys.modules.get("fencepost_recorder.attaching")
+    if attaching is None or not attaching.is_recording_into(folder):
+        return False
+    attaching.give_way()
+    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
 def _folder_from_environment() -> Path:
@@ -60,7 +74,8 @@ def _folder_from_environment() -> Path:
     return Path(folder)
 
 
-def _resource(service_name: str, attributes: Mapping[str, AttributeValue]) -> Resource:
+def resource_of(service_name: str, attributes: Mapping[str, AttributeValue]) -> Resource:
+    """The resource of this process; what OTEL_RESOURCE_ATTRIBUTES says yields to it."""
     # Resource.create() would start a thread for each detector it finds installed.
     own = Resource(
         {

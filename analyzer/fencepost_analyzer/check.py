@@ -17,9 +17,21 @@ import duckdb
 import pyarrow as pa
 
 from fencepost_analyzer import invariants
-from fencepost_analyzer.database import EVENTS, GAPS, conform, create_views, database, load, lock, resource, tidy_events
+from fencepost_analyzer.database import (
+    EVENTS,
+    GAPS,
+    conform,
+    create_views,
+    database,
+    load,
+    lock,
+    resource,
+    rows,
+    tidy_events,
+)
 from fencepost_analyzer.errors import InvariantError
 from fencepost_analyzer.invariants import Invariant, Kind
+from fencepost_analyzer.mapping import Mapping as SpanMapping
 from fencepost_analyzer.mapping import load_mappings, map_spans
 from fencepost_analyzer.verdicts import Finding, Judgement, Report, Verdict, Witness, merge, span_needed
 
@@ -68,7 +80,14 @@ def check(recording: Recording, *, extra: Sequence[Path] = (), mappings: Sequenc
     files that do not follow the rules; a recording that cannot be judged is a verdict, not an error."""
     chosen = invariants.load(extra)
     with opened(recording, mappings=mappings, keep=True) as (connection, unmapped):
-        return _report(_evidence(connection, chosen, MAX_WITNESSES), unmapped)
+        return report(connection, chosen, unmapped)
+
+
+def report(
+    connection: duckdb.DuckDBPyConnection, chosen: tuple[Invariant, ...], unmapped: tuple[str, ...] = ()
+) -> Report:
+    """Judges the events of an opened connection; once, for what was found stays in it."""
+    return _report(_evidence(connection, chosen, MAX_WITNESSES), unmapped)
 
 
 def judge(
@@ -81,9 +100,13 @@ def judge(
     """Judges a table of events (columns of `database.EVENTS`; columns left out are null) as one recording.
 
     `only` names the invariants to judge. Raises EventsError for unknown columns, InvariantError for unknown ids."""
-    chosen = invariants.load(extra, only)
+    return judge_by(invariants.load(extra, only), events, gaps)
+
+
+def judge_by(chosen: tuple[Invariant, ...], events: pa.Table, gaps: pa.Table | None = None) -> Report:
+    """Judges a table of events by these invariants, as `judge` does."""
     with _judging(events, gaps) as connection:
-        return _report(_evidence(connection, chosen, MAX_WITNESSES), ())
+        return report(connection, chosen)
 
 
 def judge_many(
@@ -104,12 +127,15 @@ def opened(
     recording: Recording,
     *,
     mappings: Sequence[Path] = (),
+    chosen: Sequence[SpanMapping] | None = None,
     memory_limit: str | None = None,
     threads: int | None = None,
     keep: bool = False,
 ) -> Iterator[tuple[duckdb.DuckDBPyConnection, tuple[str, ...]]]:
-    """A locked connection with `spans`, `gaps`, `events` and the views, and the scopes that no mapping knows."""
-    chosen = load_mappings(mappings)
+    """A locked connection with `spans`, `gaps`, `events` and the views, and the scopes that no mapping knows.
+
+    `chosen` are the mappings to use, instead of ours and those of the directories `mappings`."""
+    chosen = load_mappings(mappings) if chosen is None else chosen
     tables = {"spans": recording.spans(), "gaps": conform(recording.gaps(), GAPS, "gaps")}
     with database(tables, memory_limit=memory_limit, threads=threads) as connection:
         unmapped = map_spans(connection, chosen)
@@ -173,27 +199,24 @@ def _run(connection: duckdb.DuckDBPyConnection, invariant: Invariant) -> str | N
 
 
 def _coverage(connection: duckdb.DuckDBPyConnection) -> dict[int, dict[str, dict[str, int]]]:
-    cursor = connection.execute(resource("views/coverage.sql"))
-    names = [column[0] for column in cursor.description or ()]
     coverage: dict[int, dict[str, dict[str, int]]] = defaultdict(dict)
-    for row in cursor.fetchall():
-        counts = dict(zip(names, row, strict=True))
+    for counts in rows(connection.execute(resource("views/coverage.sql"))):
         coverage[counts["schedule"]][str(counts["event"])] = counts
     return coverage
 
 
 def _tallies(connection: duckdb.DuckDBPyConnection) -> dict[tuple[str, int], _Tally]:
-    rows = connection.execute(resource("views/counts.sql")).fetchall()
+    counted = connection.execute(resource("views/counts.sql")).fetchall()
     return {
         (name, schedule): _Tally(violations, unknowns, tuple(sorted(filter(None, missing))))
-        for name, schedule, violations, unknowns, missing in rows
+        for name, schedule, violations, unknowns, missing in counted
     }
 
 
 def _witnesses(connection: duckdb.DuckDBPyConnection, most: int) -> dict[str, tuple[Witness, ...]]:
-    rows = connection.execute(resource("views/witnesses.sql"), {"most": most}).fetchall()
+    listed = connection.execute(resource("views/witnesses.sql"), {"most": most}).fetchall()
     found: dict[str, list[Witness]] = defaultdict(list)
-    for name, verdict, job_id, at, span_ids, sentence, gapped in rows:
+    for name, verdict, job_id, at, span_ids, sentence, gapped in listed:
         doubt = " But spans of that time may be missing, so this is not certain." if gapped else ""
         spans = tuple(dict.fromkeys(span for span in span_ids or () if span is not None))
         found[name].append(Witness(verdict, job_id, at, spans, sentence + doubt))

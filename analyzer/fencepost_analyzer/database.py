@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
@@ -199,6 +199,12 @@ def conform(table: pa.Table, schema: pa.Schema, what: str) -> pa.Table:
         except pa.ArrowInvalid as error:
             raise EventsError(f"Column '{field.name}' of the {what} is not {field.type}: {error}") from error
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def rows(cursor: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+    """What a query just executed answers, a dictionary a row."""
+    names = [column[0] for column in cursor.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
 def resource(name: str) -> str:

@@ -11,14 +11,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from fencepost_analyzer import catalogue, postmortem, text, timeline
-from fencepost_analyzer.check import check, opened
+from fencepost_analyzer.case import Case, open_case
 from fencepost_analyzer.overview import Overview, overview
 from fencepost_analyzer.render import Column, Output, Part, Styled, bold, dim
 from fencepost_analyzer.replay import Replay, fork, verify
 from fencepost_analyzer.reports import conclusion, print_before_after, print_findings, print_story
 from fencepost_analyzer.run import run_processes
-from fencepost_analyzer.timeline import Story
-from fencepost_analyzer.verdicts import Report
 from fencepost_recorder import Recording
 from fencepost_runtime.policy import preset
 from fencepost_runtime.scenario import Fault, Scenario
@@ -34,24 +32,26 @@ def tell(out: Output, recordings: Path, postmortems: Path) -> int:
     Answers 0 when the incident broke what it should, verify was equal and the fork healed; else 1."""
     scenario = catalogue.demo_scenario()
     _open(out, scenario)
-    recording = _record(out, scenario, recordings)
-    with out.working("judging …"):
-        report = check(recording)
-    _judge(out, recording, report)
-    with out.working("replaying …"):
-        again, healed = verify(recording), fork(recording, preset(HEALING))
-    _replay(out, again)
-    _heal(out, healed, due(scenario))
-    with out.working("writing the postmortem …"):
-        specifications = [postmortem.specification(), postmortem.specification(preset(HEALING))]
-        folder = postmortem.new(
-            recording,
-            postmortems=postmortems,
-            name="demo",
-            title="The demo's incident",
-            replays=specifications,
-            done=[again, healed],
-        )
+    recording, took = _record(out, scenario, recordings)
+    with open_case(recording) as case:
+        _tell_record(out, overview(case), took)
+        with out.working("judging …"):
+            report = case.report
+        _judge(out, case)
+        with out.working("replaying …"):
+            again, healed = verify(case), fork(case, preset(HEALING))
+        _replay(out, again)
+        _heal(out, healed, scenario.due())
+        with out.working("writing the postmortem …"):
+            specifications = [postmortem.specification(), postmortem.specification(preset(HEALING))]
+            folder = postmortem.new(
+                case,
+                postmortems=postmortems,
+                name="demo",
+                title="The demo's incident",
+                replays=specifications,
+                done=[again, healed],
+            )
     expected = report.violated == BREAKS and again.equal and healed.heals
     _close(out, recording, folder, scenario, expected=expected)
     if out.as_json:
@@ -60,15 +60,6 @@ def tell(out: Output, recordings: Path, postmortems: Path) -> int:
         judged = {**made, "verdicts": report.to_dict(), **replays}
         out.document({**judged, "postmortem": str(folder), "as_expected": expected})
     return 0 if expected else 1
-
-
-def due(scenario: Scenario) -> dict[str, int]:
-    """What each account would hold had every job taken effect exactly once."""
-    found: dict[str, int] = {}
-    for job in scenario.jobs:
-        for effect in job.effects:
-            found[effect.account] = found.get(effect.account, 0) + effect.amount
-    return found
 
 
 def _step(out: Output, number: int, title: str) -> None:
@@ -104,17 +95,18 @@ def _trouble(fault: Fault) -> str:
     return words.get(fault.kind, f"{fault.kind} at {fault.at.step} of {fault.at.job}")
 
 
-def _record(out: Output, scenario: Scenario, recordings: Path) -> Recording:
+def _record(out: Output, scenario: Scenario, recordings: Path) -> tuple[Recording, float]:
+    """The recording, and how many seconds it took."""
     began = time.monotonic()
     with out.working("running …"):
         recording = run_processes(scenario, recordings)
-    took = time.monotonic() - began
-    with opened(recording) as (connection, unmapped):
-        held = overview(recording, connection, unmapped)
+    return recording, time.monotonic() - began
+
+
+def _tell_record(out: Output, held: Overview, took: float) -> None:
     spans = f"{text.counted(held.spans, 'span')}, {text.counted(held.gap_count, 'gap')}"
-    out.item("   recorded  ", bold(recording.id), f" in {took:.1f} s: {spans}")
+    out.item("   recorded  ", bold(held.recording), f" in {took:.1f} s: {spans}")
     out.item("             ", _lives(held))
-    return recording
 
 
 def _lives(held: Overview) -> str:
@@ -127,27 +119,19 @@ def _lives(held: Overview) -> str:
     )
 
 
-def _judge(out: Output, recording: Recording, report: Report) -> None:
+def _judge(out: Output, case: Case) -> None:
     _step(out, 2, "What became of two jobs: the worker of one froze, that of the other was killed")
-    for story in _stories(recording, report):
+    for story in timeline.stories(case, lines=30)[0]:
         out.blank()
         print_story(out, story, indent=3)
     _step(out, 3, "Which promises were broken: SQL over the recording, each verdict with its witness")
     out.blank()
-    print_findings(out, report, indent=3)
+    print_findings(out, case.report, indent=3)
     out.blank()
-    for finding in report.findings:
+    for finding in case.report.findings:
         if finding.verdict != "holds" and finding.witnesses:
             style = "bold red" if finding.verdict == "violated" else "yellow"
             out.item(Styled(f"{finding.id}  ", style), finding.witnesses[0].sentence, indent=3)
-
-
-def _stories(recording: Recording, report: Report) -> list[Story]:
-    with opened(recording) as (connection, _):
-        suspects = timeline.suspects(report)
-        chosen = timeline.choose_jobs(connection, suspects, len(suspects))[0]
-        marks, since = timeline.marks_of(report), timeline.beginning(connection)
-        return timeline.tell(connection, chosen, since=since, marks=marks, most=30)
 
 
 def _replay(out: Output, again: Replay) -> None:

@@ -26,5 +26,9 @@ class EventsError(AnalyzerError):
     """A table of events does not have the columns that events have."""
 
 
+class NotReplayable(AnalyzerError):
+    """The recording does not say enough to be run again."""
+
+
 class QueryError(AnalyzerError):
     """The query could not be answered."""

@@ -80,6 +80,11 @@ def map_spans(connection: duckdb.DuckDBPyConnection, mappings: Sequence[Mapping]
     return tuple(sorted(scopes - {mapping.scope for mapping in mappings}))
 
 
+def shipped(scope: str) -> Mapping:
+    """Our own mapping of a scope that we map."""
+    return next(mapping for mapping in _shipped() if mapping.scope == scope)
+
+
 @cache
 def _shipped() -> tuple[Mapping, ...]:
     return tuple(_parse(file) for file in _read(directory("mappings")))

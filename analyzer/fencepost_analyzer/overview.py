@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from fencepost_analyzer.database import resource
+from fencepost_analyzer.announced import Announced
+from fencepost_analyzer.database import resource, rows
 
 if TYPE_CHECKING:
-    import duckdb
-
-    from fencepost_recorder import Recording
+    from fencepost_analyzer.case import Case
 
 MAX_GAPS = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Announced:
-    """The scenario that a run of the reference runtime says it is of; `policies` maps queue to policy name."""
-
-    scenario: str
-    seed: int | None
-    policies: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +39,20 @@ class Overview:
     announced: Announced | None
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Plain data; of the scenario only its name, seed and policies."""
+        stated = self.announced
+        told = stated and {"scenario": stated.scenario.id, "seed": stated.seed, "policies": stated.policies}
+        return {**asdict(replace(self, announced=None)), "announced": told}
 
 
-def overview(
-    recording: Recording, connection: duckdb.DuckDBPyConnection, unmapped: tuple[str, ...], *, most_gaps: int = MAX_GAPS
-) -> Overview:
-    """Reads the recording's manifest and, in `connection`, its spans and events."""
-    manifest = recording.manifest
-    facts = _row(connection, resource("stories/facts.sql"))
-    events = connection.execute("SELECT event, count(*) FROM events GROUP BY event ORDER BY count(*) DESC, event")
-    gaps = recording.gaps()
+def overview(case: Case, *, most_gaps: int = MAX_GAPS) -> Overview:
+    """Reads a case's manifest, spans and events."""
+    manifest = case.recording.manifest
+    (facts,) = rows(case.connection.execute(resource("stories/facts.sql")))
+    events = case.connection.execute("SELECT event, count(*) FROM events GROUP BY event ORDER BY count(*) DESC, event")
+    gaps = case.recording.gaps()
     return Overview(
-        recording=recording.id,
+        recording=case.recording.id,
         created=datetime.fromtimestamp(manifest.created_unix_nano / 1e9, UTC),
         tool_version=manifest.tool_version,
         commit=manifest.commit,
@@ -77,24 +67,6 @@ def overview(
         events={str(event): count for event, count in events.fetchall()},
         jobs=facts["jobs"],
         scopes=list(facts["scopes"]),
-        unmapped=list(unmapped),
-        announced=_announced(facts["announced"], manifest.seed),
+        unmapped=list(case.unmapped),
+        announced=case.announced,
     )
-
-
-def _row(connection: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Any]:
-    cursor = connection.execute(sql)
-    names = [column[0] for column in cursor.description or ()]
-    return dict(zip(names, cursor.fetchone() or (), strict=True))
-
-
-def _announced(attributes: str | None, seed: int | None) -> Announced | None:
-    """None unless the attributes of the run's own span are of the shape that the runtime gives them."""
-    try:
-        values = json.loads(attributes or "")
-        scenario = json.loads(values["job.scenario"])
-        policies = {str(queue["name"]): str(queue["policy"]["name"]) for queue in scenario["queues"]}
-        stated = values.get("job.scenario.seed")
-        return Announced(str(scenario["id"]), stated if isinstance(stated, int) else seed, policies)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None

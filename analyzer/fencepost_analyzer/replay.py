@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Literal
 
-from fencepost_analyzer.canonical import Divergence, Row, canonical, compare, shared, size
-from fencepost_analyzer.check import Recording, check, judge
-from fencepost_analyzer.database import events_table
+from fencepost_analyzer.canonical import Canonical, Divergence, Row, canonical, compare, shared, size
+from fencepost_analyzer.case import Case
 from fencepost_analyzer.errors import AnalyzerError
-from fencepost_analyzer.scenario_from import Incident, changed, readings
+from fencepost_analyzer.scenario_from import Incident
 from fencepost_analyzer.verdicts import Report
 from fencepost_runtime.columns import ColumnSink
 from fencepost_runtime.errors import Diverged
@@ -84,54 +83,54 @@ class Replay:
         }
 
 
-def verify(recording: Recording) -> Replay:
+def verify(case: Case) -> Replay:
     """Replay under the same policy, in the recorded order: the histories must be equal.
 
     Raises NotReplayable if the recording cannot be run again, NotDeterministic if two replays differ.
     """
-    tried = [_along(recording, found) for found in islice(readings(recording), MAX_READINGS)]
-    return next((replay for replay in tried if replay.equal), tried[0])
+    tried = (_along(case, found) for found in islice(case.readings(), MAX_READINGS))
+    first = next(tried)
+    return next((replay for replay in chain((first,), tried) if replay.equal), first)
 
 
-def _along(recording: Recording, found: Incident) -> Replay:
+def _along(case: Case, found: Incident) -> Replay:
     def run(sink: ColumnSink) -> None:
         # Where the schedule cannot be followed the replayed history ends, and the comparison says where that was.
         with suppress(Diverged):
             follow(found.scenario, found.schedule, sink)
 
-    return _replayed("verify", recording, found, found.scenario, run)
+    return _replayed("verify", case, found, found.scenario, run)
 
 
-def fork(recording: Recording, policy: Policy | None = None, changes: Mapping[str, Any] | None = None) -> Replay:
+def fork(case: Case, policy: Policy | None = None, changes: Mapping[str, Any] | None = None) -> Replay:
     """Replay the recorded work and faults under another policy, or under the recorded ones with `changes`.
 
     Raises as `verify` does, and PolicyError for changes that no policy allows.
     """
-    found = next(readings(recording))
+    found = case.incident
     scenario = found.scenario.with_policy(policy) if policy is not None else found.scenario
-    scenario = changed(scenario, changes) if changes else scenario
-    return _replayed("fork", recording, found, scenario, lambda sink: simulate(scenario, sink, found.seed))
+    scenario = scenario.with_changes(changes) if changes else scenario
+    return _replayed("fork", case, found, scenario, lambda sink: simulate(scenario, sink, found.seed))
 
 
 def _replayed(
     mode: Literal["verify", "fork"],
-    recording: Recording,
+    case: Case,
     found: Incident,
     scenario: Scenario,
     run: Callable[[ColumnSink], object],
 ) -> Replay:
-    rows = _twice(run)
-    recorded, replayed = canonical(found.rows), canonical(rows)
-    divergence = compare(recorded, replayed)
-    before, after = check(recording), judge(events_table(rows))
-    reused = shared(recorded, replayed)
+    rows, replayed = _twice(run)
+    divergence = compare(case.recorded, replayed)
+    before, after = case.report, case.judge(rows)
+    reused = shared(case.recorded, replayed)
     return Replay(
         mode=mode,
-        recording=recording.id,
+        recording=case.recording.id,
         policies={queue.name: queue.policy.name for queue in scenario.queues},
-        recorded_digest=recorded.digest,
+        recorded_digest=case.recorded.digest,
         digest=replayed.digest,
-        equal=divergence is None and before.violated == after.violated,
+        equal=divergence is None and set(before.violated) - case.beyond.keys() == set(after.violated),
         divergence=divergence if mode == "verify" else None,
         before=before,
         after=after,
@@ -144,14 +143,16 @@ def _replayed(
     )
 
 
-def _twice(run: Callable[[ColumnSink], object]) -> list[dict[str, Any]]:
+def _twice(run: Callable[[ColumnSink], object]) -> tuple[list[dict[str, Any]], Canonical]:
+    """The replayed events and their canonical form, which a second replay must have come to as well."""
     first, second = ColumnSink(), ColumnSink()
     run(first)
     run(second)
     rows = first.rows()
-    if canonical(rows).digest != canonical(second.rows()).digest:
+    form = canonical(rows)
+    if form != canonical(second.rows()):
         raise NotDeterministic
-    return rows
+    return rows, form
 
 
 def balances(scenario: Scenario, rows: tuple[Row, ...] | list[dict[str, Any]]) -> dict[str, int]:

@@ -5,20 +5,14 @@ The workload and the policies are what the run announced of itself; faults and o
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, product
 from typing import Any, get_args
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from fencepost_analyzer.canonical import BEFALLEN, Row, stories
-from fencepost_analyzer.check import Recording, opened
-from fencepost_analyzer.errors import AnalyzerError
+from fencepost_analyzer.errors import NotReplayable
 from fencepost_runtime.actors import MS
-from fencepost_runtime.errors import RuntimeFault
 from fencepost_runtime.operations import Job
 from fencepost_runtime.policy import Policy
 from fencepost_runtime.scenario import Fault, Kind, Point, Queue, Scenario, When
@@ -41,10 +35,6 @@ _HOWS: tuple[How, ...] = get_args(How)
 MAX_UNTOLD = 10
 
 
-class NotReplayable(AnalyzerError):
-    """The recording does not say enough to be run again."""
-
-
 @dataclass(frozen=True, slots=True)
 class Inference:
     """A fault read from the evidence: in words, with the spans that it rests on."""
@@ -65,24 +55,11 @@ class Incident:
     rows: tuple[Row, ...]
 
 
-def readings(recording: Recording) -> Iterator[Incident]:
-    """Every way to read what a recording of the reference runtime leaves open, the likeliest first.
-
-    There is more than one only where steps that nobody told the end of overlap. Raises NotReplayable if the recording
-    is of something else, or says too little.
-    """
-    announced, seed = _announced(recording)
-    with opened(recording) as (connection, _):
-        cursor = connection.execute("SELECT * FROM events ORDER BY producer, producer_seq, job_id")
-        names = [column[0] for column in cursor.description or ()]
-        rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-    if not rows:
-        raise NotReplayable(f"Recording {recording.id} holds no events: there is nothing to replay.")
-    return readings_of(announced, seed, rows)
-
-
 def readings_of(announced: Scenario, seed: int, rows: Sequence[Row]) -> Iterator[Incident]:
-    """The readings of these events (rows of the `events` relation), of a run of the `announced` scenario."""
+    """Every way to read these events (rows of the `events` relation) of a run of the `announced` scenario, the
+    likeliest first. There is more than one only where steps that nobody told the end of overlap.
+
+    Raises NotReplayable for events that say too little."""
     _refuse_unordered(rows)
     told = stories(rows)
     for hows in _hows(rows):
@@ -100,33 +77,6 @@ def _refuse_unordered(rows: Sequence[Row]) -> None:
         if not placed:
             what = f"The {row['event']} event of span {row['span_id']}"
             raise NotReplayable(f"{what} has no time or no place in its log.")
-
-
-def is_replayable(recording: Recording) -> bool:
-    """Whether the recording says which scenario it is of, as runs of the reference runtime do."""
-    return bool(_announcements(recording).num_rows == 1)
-
-
-def _announcements(recording: Recording) -> pa.Table:
-    spans = recording.spans()
-    mine = pc.equal(spans["scope_name"], "fencepost.runtime")
-    return spans.filter(pc.and_kleene(mine, pc.starts_with(spans["name"], pattern="scenario ")))
-
-
-def _announced(recording: Recording) -> tuple[Scenario, int]:
-    """The scenario and seed that the run's own span states."""
-    mine = _announcements(recording)
-    if mine.num_rows != 1:
-        raise NotReplayable(
-            f"Recording {recording.id} does not say which scenario it is of: only runs of the reference runtime "
-            "(`fencepost run`) can be replayed."
-        )
-    try:
-        attributes = json.loads(mine["span_attributes"][0].as_py())
-        scenario = Scenario.from_dict(json.loads(attributes["job.scenario"]))
-        return scenario, int(attributes["job.scenario.seed"])
-    except (ValueError, KeyError, TypeError, RecursionError, RuntimeFault) as error:
-        raise NotReplayable(f"Recording {recording.id} states a scenario that cannot be read: {error}") from error
 
 
 def _hows(rows: Sequence[Row]) -> Iterator[dict[str, How]]:
@@ -398,9 +348,3 @@ def _where(point: Point) -> str:
     }
     when = "at" if point.step == "work" else times[point.when]
     return f"{when} {point.step}{index} of {point.job}, attempt {point.attempt}"
-
-
-def changed(scenario: Scenario, changes: Mapping[str, Any]) -> Scenario:
-    """The scenario with single policy fields changed in every queue. Raises PolicyError for unknown ones."""
-    queues = tuple(replace(queue, policy=queue.policy.replace(**changes)) for queue in scenario.queues)
-    return replace(scenario, queues=queues)

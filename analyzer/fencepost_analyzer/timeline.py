@@ -11,11 +11,13 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from fencepost_analyzer import text
-from fencepost_analyzer.database import resource
+from fencepost_analyzer.database import resource, rows
 from fencepost_analyzer.verdicts import Report
 
 if TYPE_CHECKING:
     import duckdb
+
+    from fencepost_analyzer.case import Case
 
 Row = Mapping[str, Any]
 
@@ -80,6 +82,17 @@ def suspects(report: Report) -> list[str]:
     return list(dict.fromkeys(witness.job_id for witness in witnesses if witness.job_id is not None))
 
 
+def stories(case: Case, *, jobs: int | None = None, job: str | None = None, lines: int) -> tuple[list[Story], int]:
+    """The stories of at most `jobs` jobs of a case (None: of those that witnesses name), these before the others, or
+    of one `job` alone, each of at most `lines` lines; and how many jobs there are in all."""
+    first = [job] if job is not None else suspects(case.report)
+    most = len(first) if jobs is None or job is not None else jobs
+    chosen, total = choose_jobs(case.connection, first, most)
+    wanted = [one for one in chosen if job in (None, one[0])]
+    since, marks = beginning(case.connection), marks_of(case.report)
+    return tell(case.connection, wanted, since=since, marks=marks, most=lines), total
+
+
 def beginning(connection: duckdb.DuckDBPyConnection) -> int:
     """The start of the earliest span, in Unix nanoseconds; 0 when there is none."""
     row = connection.execute("SELECT min(start_time_unix_nano) FROM spans WHERE start_time_unix_nano > 0").fetchone()
@@ -92,8 +105,8 @@ def choose_jobs(
     """(job, queue) of at most `most` jobs, those in `first` before the others; and how many there are in all."""
     # One more than asked for costs nothing and keeps the total when no job is asked for.
     values = {"first": list(first), "most": max(most, 1)}
-    rows = connection.execute(resource("stories/jobs.sql"), values).fetchall()
-    return [(row[0], row[1]) for row in rows[:most]], int(rows[0][2]) if rows else 0
+    found = connection.execute(resource("stories/jobs.sql"), values).fetchall()
+    return [(row[0], row[1]) for row in found[:most]], int(found[0][2]) if found else 0
 
 
 def tell(
@@ -105,12 +118,10 @@ def tell(
     most: int,
 ) -> list[Story]:
     """The stories of `jobs`, in that order, each of at most `most` lines; `since` in Unix nanoseconds is their +0."""
-    cursor = connection.execute(resource("stories/lines.sql"), {"jobs": [job_id for job_id, _ in jobs]})
-    names = [column[0] for column in cursor.description or ()]
-    rows = (dict(zip(names, row, strict=True)) for row in cursor.fetchall())
+    found = rows(connection.execute(resource("stories/lines.sql"), {"jobs": [job_id for job_id, _ in jobs]}))
     told = {
         job_id: [_line(row, since, marks) for row in group]
-        for job_id, group in groupby(rows, lambda row: row["job_id"])
+        for job_id, group in groupby(found, lambda row: row["job_id"])
     }
     return [_story(job_id, queue, told.get(job_id, []), most) for job_id, queue in jobs]
 

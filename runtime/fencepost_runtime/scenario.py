@@ -94,6 +94,18 @@ class Scenario:
         """The same work and faults with every queue under `policy`."""
         return replace(self, queues=tuple(replace(queue, policy=policy) for queue in self.queues))
 
+    def with_changes(self, changes: Mapping[str, Any]) -> Scenario:
+        """The same with single policy fields changed in every queue. Raises PolicyError for what no policy allows."""
+        queues = tuple(replace(queue, policy=queue.policy.replace(**changes)) for queue in self.queues)
+        return replace(self, queues=queues)
+
+    def due(self) -> dict[str, int]:
+        """What each account would hold had every job taken effect exactly once."""
+        found: dict[str, int] = {}
+        for effect in (effect for job in self.jobs for effect in job.effects):
+            found[effect.account] = found.get(effect.account, 0) + effect.amount
+        return found
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `from_dict` reads back."""
         data: dict[str, Any] = _without_none(asdict(self))

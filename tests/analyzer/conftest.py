@@ -11,6 +11,7 @@ import pytest
 from analyzer.lab import hostile_lines
 
 from fencepost_analyzer import postmortem
+from fencepost_analyzer.case import Case, open_case
 from fencepost_analyzer.catalogue import demo_scenario, failure_mode
 from fencepost_analyzer.postmortem import standing, writing
 from fencepost_analyzer.postmortem.evidence import Derived, derive
@@ -51,12 +52,12 @@ def derived_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writing, "derive", _derived)
 
 
-def _derived(recording: Recording, specifications: Any, **options: Any) -> Derived:
-    if any(options.values()):
-        return derive(recording, specifications, **options)
-    key = (recording.manifest.sha256, json.dumps(specifications))
+def _derived(case: Case, specifications: Any, **options: Any) -> Derived:
+    if any(options.values()) or case.invariants or case.mappings:
+        return derive(case, specifications, **options)
+    key = (case.recording.manifest.sha256, json.dumps(specifications))
     if key not in KNOWN:
-        KNOWN[key] = derive(recording, specifications)
+        KNOWN[key] = derive(case, specifications)
     return KNOWN[key]
 
 
@@ -69,9 +70,24 @@ def incident(shelf: Path) -> Recording:
 def written(incident: Recording, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One postmortem, only to be read; tests that change one take a copy."""
     folder = tmp_path_factory.mktemp("postmortems")
-    return postmortem.new(
-        incident, postmortems=folder, title="Charged twice", replays=SPECIFICATIONS, today="2026-01-02"
+    with open_case(incident) as case:
+        return postmortem.new(
+            case, postmortems=folder, title="Charged twice", replays=SPECIFICATIONS, today="2026-01-02"
+        )
+
+
+@pytest.fixture
+def own_promise(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an invariant of the user's, SHOP-1: a job that was leased is never taken back."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "shop.sql").write_text(
+        "-- id: SHOP-1\n-- title: nothing is taken back\n-- severity: low\n-- principle: P5\n-- polarity: +\n"
+        "-- needs: lease\n-- claim: No job is taken back.\n"
+        "SELECT schedule, job_id, \"at\", [span_id] AS span_ids, 'Taken back.' AS sentence\n"
+        "FROM events\nWHERE event = 'reclaim'\n",
+        "utf-8",
     )
+    return folder
 
 
 @pytest.fixture

@@ -7,14 +7,18 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from fencepost_analyzer import postmortem
+from fencepost_analyzer.case import open_case
 from fencepost_analyzer.cli import main
+from fencepost_analyzer.replay import Replay, fork, verify
+from fencepost_recorder import Recording
+from fencepost_runtime.policy import Policy
 
 PROGRAM = (sys.executable, "-c", "import sys; from fencepost_analyzer.cli import main; sys.exit(main())")
 
@@ -123,6 +127,23 @@ def _value(value: Any) -> dict[str, Any]:
     if isinstance(value, bool):
         return {"boolValue": value}
     return {"intValue": str(value)} if isinstance(value, int) else {"stringValue": value}
+
+
+def verified(recording: Recording, **own: Sequence[Path]) -> Replay:
+    """The recording verified; `own` are `invariants` and `mappings` of the user's."""
+    with open_case(recording, **own) as case:
+        return verify(case)
+
+
+def forked(
+    recording: Recording,
+    policy: Policy | None = None,
+    changes: Mapping[str, Any] | None = None,
+    **own: Sequence[Path],
+) -> Replay:
+    """The recording forked; `own` as above."""
+    with open_case(recording, **own) as case:
+        return fork(case, policy, changes)
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:

@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from analyzer.lab import HOSTILE, Done, asked, doubtful_lines, fencepost
+from analyzer.lab import HOSTILE, Done, asked, doubtful_lines, fencepost, verified
 
 from fencepost_analyzer import catalogue
 from fencepost_analyzer.cli import main
@@ -260,7 +260,7 @@ def test_a_replay_that_differs_names_the_first_difference(shelf: Path, monkeypat
     from fencepost_analyzer import replay
     from fencepost_analyzer.canonical import Divergence
 
-    real = replay.verify(open_recording(shelf / "incident"))
+    real = verified(open_recording(shelf / "incident"))
     parted = Divergence("job pay-1", 2, "write ok", "write failed", ("outcome",))
     monkeypatch.setattr(replay, "verify", lambda _: replace(real, equal=False, divergence=parted, digest="0" * 64))
     done = fencepost("replay", "incident")

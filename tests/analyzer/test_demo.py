@@ -120,4 +120,4 @@ def test_a_demo_that_comes_out_otherwise_says_so(monkeypatch: pytest.MonkeyPatch
 
 def test_what_is_due_is_every_effect_once() -> None:
     """The accounts that the demo compares with are those of each job's effects, once."""
-    assert demo.due(demo_scenario()) == {"customer": -600, "merchant": 600, "receipts": 6, "rendered": 4, "sent": 4}
+    assert demo_scenario().due() == {"customer": -600, "merchant": 600, "receipts": 6, "rendered": 4, "sent": 4}

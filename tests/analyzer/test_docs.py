@@ -177,7 +177,7 @@ def test_the_row_of_a_strategy_shows_that_it_matters(name: str) -> None:
         assert changed_modes
     else:
         scenario = one.proof.scenario
-        assert matrix.endings(scenario) != matrix.endings(matrix.changed(scenario, one.on[0]))
+        assert matrix.endings(scenario) != matrix.endings(scenario.with_changes(one.on[0]))
 
 
 def test_a_strategy_is_on_in_policies_that_have_its_fields() -> None:

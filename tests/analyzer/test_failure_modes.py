@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
+from analyzer.lab import forked, verified
 
 from fencepost_analyzer.catalogue import UnknownFailureMode, demo_scenario, failure_mode, failure_modes
 from fencepost_analyzer.check import check, judge
 from fencepost_analyzer.database import events_table
-from fencepost_analyzer.replay import fork, verify
 from fencepost_analyzer.run import run_processes
 from fencepost_analyzer.verdicts import Report
 from fencepost_recorder import Recording
@@ -70,7 +70,7 @@ def test_on_real_processes_the_same_invariants_break_and_verify_repeats_the_run(
     name: str, on_processes: dict[str, Future[Recording]]
 ) -> None:
     recording = on_processes[name].result()
-    replay = verify(recording)
+    replay = verified(recording)
     assert recording.gaps().num_rows == 0
     _assert_verdicts(check(recording), CASES[name][1])
     assert replay.divergence is None
@@ -79,11 +79,11 @@ def test_on_real_processes_the_same_invariants_break_and_verify_repeats_the_run(
 
 
 def test_the_demo_forked_under_safe_is_healed_and_conserves_money(on_processes: dict[str, Future[Recording]]) -> None:
-    forked = fork(on_processes["demo"].result(), preset("safe"))
-    assert forked.before.violated == DEMO_BREAKS
-    assert forked.heals
-    assert forked.balances_after == {"customer": -600, "merchant": 600, "receipts": 6, "rendered": 4, "sent": 4}
-    assert forked.balances_before != forked.balances_after
+    healed = forked(on_processes["demo"].result(), preset("safe"))
+    assert healed.before.violated == DEMO_BREAKS
+    assert healed.heals
+    assert healed.balances_after == {"customer": -600, "merchant": 600, "receipts": 6, "rendered": 4, "sent": 4}
+    assert healed.balances_before != healed.balances_after
 
 
 @pytest.mark.parametrize("mode", failure_modes())
@@ -92,9 +92,9 @@ def test_forking_the_recorded_incident_agrees_with_its_page(
 ) -> None:
     page = failure_mode(mode)
     recording = on_processes[f"{mode} as it happens"].result()
-    assert fork(recording, preset(page.heals)).heals
+    assert forked(recording, preset(page.heals)).heals
     for seeming in page.seems:
-        assert fork(recording, preset(seeming.policy)).after.violated == seeming.violates
+        assert forked(recording, preset(seeming.policy)).after.violated == seeming.violates
 
 
 def test_an_unknown_failure_mode_is_refused_with_the_nearest_name() -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from analyzer.lab import HOSTILE, bytes_of, edit, fallen, fencepost, flip
 
-from fencepost_analyzer import postmortem
+from fencepost_analyzer import check, mapping, postmortem
+from fencepost_analyzer.case import open_case
 from fencepost_analyzer.postmortem import page
 from fencepost_analyzer.postmortem.folder import INDEX, load_index, making
 from fencepost_recorder import Recording, open_recording
@@ -58,11 +59,11 @@ def test_the_page_tells_the_incident(written: Path) -> None:
 
 def test_the_same_recording_gives_the_same_folder(shelf: Path, tmp_path: Path) -> None:
     """But for the date, every byte follows from the recording."""
-    recording = open_recording(shelf / "clean")
-    first, second = (
-        postmortem.new(recording, postmortems=tmp_path / name, replays=[], today="2026-01-02")
-        for name in ("first", "second")
-    )
+    with open_case(open_recording(shelf / "clean")) as case:
+        first, second = (
+            postmortem.new(case, postmortems=tmp_path / name, replays=[], today="2026-01-02")
+            for name in ("first", "second")
+        )
     assert bytes_of(first) == bytes_of(second)
 
 
@@ -173,7 +174,8 @@ def foreign(shelf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The postmortem of an import in which every name is hostile, the title too."""
     folder = tmp_path_factory.mktemp("foreign")
     recording = open_recording(shelf / "hostile")
-    return postmortem.new(recording, postmortems=folder, title=HOSTILE[7], replays=postmortem.usual(recording))
+    with open_case(recording) as case:
+        return postmortem.new(case, postmortems=folder, title=HOSTILE[7], replays=postmortem.usual(case))
 
 
 def test_a_recording_that_cannot_be_replayed_gets_a_postmortem_too(foreign: Path) -> None:
@@ -205,11 +207,38 @@ def test_own_invariants_travel_with_the_postmortem(shelf: Path, tmp_path: Path) 
         "AS sentence FROM events WHERE event = 'retry' OR event = 'reclaim'\n",
         "utf-8",
     )
-    folder = postmortem.new(open_recording(shelf / "clean"), postmortems=tmp_path, replays=[], extra=[own])
+    with open_case(open_recording(shelf / "clean"), invariants=[own]) as case:
+        folder = postmortem.new(case, postmortems=tmp_path, replays=[])
     shutil.rmtree(own)
     checks = {one.name: one for one in postmortem.verify(folder)}
     assert checks["verdict SHOP-1"].detail == "violated, 1 case as before"
     assert all(one.stands for one in checks.values())
+
+
+def test_a_postmortem_does_not_say_that_a_policy_heals_a_promise_of_the_user_s_that_it_breaks(
+    shelf: Path, tmp_path: Path, own_promise: Path
+) -> None:
+    """Forks are judged by the user's own invariants, too, and the page's commands name them."""
+    done = fencepost(
+        *("postmortem", "new", "incident", "--policy", "safe", "--invariants", own_promise),
+        *("--recordings", shelf, "--postmortems", tmp_path),
+    )
+    assert done.code == 0
+    text = (tmp_path / "001-demo" / "postmortem.md").read_text("utf-8")
+    assert "**fork under `safe`: does not heal.**" in text
+    assert "| SHOP-1 | violated | violated |" in text
+    assert "No replay has shown a policy that heals this." in text
+    assert "fencepost check evidence/recorded/incident --invariants evidence/invariants" in text
+    assert "fencepost replay evidence/recorded/incident --policy safe --invariants evidence/invariants" in text
+
+
+def test_a_postmortem_maps_its_recording_once(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verdicts, replays, answers and timeline come from one opening of the recording."""
+    mapped = []
+    monkeypatch.setattr(check, "map_spans", lambda *given: mapped.append(given) or mapping.map_spans(*given))
+    where = ("--recordings", shelf, "--postmortems", tmp_path)
+    assert fencepost("postmortem", "new", "clean", *where).code == 0
+    assert len(mapped) == 1
 
 
 def test_a_failed_new_leaves_nothing(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,8 +248,8 @@ def test_a_failed_new_leaves_nothing(shelf: Path, tmp_path: Path, monkeypatch: p
         raise KeyboardInterrupt
 
     monkeypatch.setattr(page, "fill", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        postmortem.new(open_recording(shelf / "clean"), postmortems=tmp_path, replays=[])
+    with open_case(open_recording(shelf / "clean")) as case, pytest.raises(KeyboardInterrupt):
+        postmortem.new(case, postmortems=tmp_path, replays=[])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -251,11 +280,13 @@ def test_a_name_that_makes_no_folder_is_refused(name: str, shelf: Path, tmp_path
 
 def test_the_policies_are_those_that_heal_or_those_asked_for(shelf: Path, incident: Recording) -> None:
     """Without --policy a failure mode is forked under what heals it, anything else under `safe`."""
-    (_, usual) = postmortem.usual(open_recording(shelf / "clean"))
+    with open_case(open_recording(shelf / "clean")) as case:
+        (_, usual) = postmortem.usual(case)
     assert usual["policy"]["name"] == "safe"  # The near-miss is no failure mode.
-    (_, demo) = postmortem.usual(incident)
+    with open_case(incident) as case:
+        (_, demo) = postmortem.usual(case)
+        chosen = postmortem.usual(case, [preset("fenced"), preset("deduped")])
     assert demo["policy"]["name"] == "safe"
-    chosen = postmortem.usual(incident, [preset("fenced"), preset("deduped")])
     assert [spec["policy"]["name"] for spec in chosen[1:]] == ["fenced", "deduped"]
 
 

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from analyzer.lab import verified
 
 from fencepost_analyzer.catalogue import demo_scenario
-from fencepost_analyzer.replay import verify
 from fencepost_analyzer.run import run_processes
 
 
 def _outcome(recordings: Path) -> tuple[dict[str, str], int, bool]:
     recording = run_processes(demo_scenario(), recordings)
-    replay = verify(recording)
+    replay = verified(recording)
     verdicts = {finding.id: finding.verdict for finding in replay.before.findings}
     return verdicts, recording.gaps().num_rows, replay.equal
 

@@ -9,14 +9,17 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from analyzer.lab import forked, verified
 from random_scenarios import random_scenario
 
 from fencepost_analyzer import replay as replay_module
 from fencepost_analyzer.canonical import canonical, compare, shared, size
+from fencepost_analyzer.case import Case, open_case
 from fencepost_analyzer.catalogue import demo_scenario, failure_mode
-from fencepost_analyzer.replay import NotDeterministic, fork, verify
+from fencepost_analyzer.errors import NotReplayable
+from fencepost_analyzer.replay import NotDeterministic
 from fencepost_analyzer.run import run_processes, run_simulated
-from fencepost_analyzer.scenario_from import NotReplayable, readings, readings_of
+from fencepost_analyzer.scenario_from import readings_of
 from fencepost_recorder import Recording
 from fencepost_runtime.columns import ColumnSink
 from fencepost_runtime.errors import Diverged, PolicyError
@@ -60,7 +63,8 @@ def test_ten_thousand_random_histories_are_repeated() -> None:
 
 
 def test_the_faults_of_the_demo_are_read_from_its_spans_alone(tmp_path: Path) -> None:
-    (reading,) = readings(run_processes(demo_scenario(), tmp_path))
+    with open_case(run_processes(demo_scenario(), tmp_path)) as case:
+        (reading,) = case.readings()
     told = sorted((fault.kind, fault.at.job, fault.at.step, fault.at.index) for fault in reading.scenario.faults)
     assert told == [
         ("db_error", "pay-4", "write", 0),
@@ -99,7 +103,7 @@ def test_verify_names_the_first_place_where_a_changed_history_cannot_be_repeated
     def without_credit(row: dict[str, Any]) -> dict[str, Any] | None:
         return None if row["name"] == "write pay-2/credit" else row
 
-    replay = verify(_edited(torn, without_credit))
+    replay = verified(_edited(torn, without_credit))
     assert not replay.equal
     assert replay.divergence is not None
     assert replay.divergence.where == "job pay-2"
@@ -116,7 +120,7 @@ def test_verify_does_not_believe_an_outcome_that_the_policy_cannot_produce(torn:
             row["span_attributes"] = json.dumps(attributes)
         return row
 
-    replay = verify(_edited(torn, refused))
+    replay = verified(_edited(torn, refused))
     assert not replay.equal
     assert replay.divergence is not None
     assert replay.divergence.fields == ("outcome", "reason")
@@ -153,24 +157,24 @@ def test_a_recording_that_cannot_be_replayed_is_refused_in_one_sentence(
     torn: Recording, edit: Any, sentence: str
 ) -> None:
     with pytest.raises(NotReplayable, match=sentence):
-        verify(_edited(torn, edit))
+        verified(_edited(torn, edit))
 
 
 def test_fork_counts_what_it_reuses_and_what_is_new(torn: Recording) -> None:
-    same = fork(torn, preset("one-attempt"))
+    same = forked(torn, preset("one-attempt"))
     assert (same.reused, same.new) == (same.events, 0)
-    healed = fork(torn, preset("atomic"))
+    healed = forked(torn, preset("atomic"))
     assert healed.heals
     assert healed.reused + healed.new == healed.events
     assert 0 < healed.reused < same.reused
 
 
 def test_fork_changes_single_fields_of_the_recorded_policy(torn: Recording) -> None:
-    changed = fork(torn, changes={"writes": "atomic"})
+    changed = forked(torn, changes={"writes": "atomic"})
     assert changed.heals
     assert dict(changed.policies) == {"payments": "one-attempt*"}
     with pytest.raises(PolicyError, match="did you mean writes"):
-        fork(torn, changes={"write": "atomic"})
+        forked(torn, changes={"write": "atomic"})
 
 
 def test_a_simulator_that_does_not_repeat_itself_gives_an_error_and_no_verdict(
@@ -183,7 +187,62 @@ def test_a_simulator_that_does_not_repeat_itself_gives_an_error_and_no_verdict(
 
     monkeypatch.setattr(replay_module, "simulate", restless)
     with pytest.raises(NotDeterministic):
-        fork(torn, preset("naive"))
+        forked(torn, preset("naive"))
+
+
+def test_a_promise_of_the_user_s_own_is_judged_in_every_replay(incident: Recording, own_promise: Path) -> None:
+    again, under_safe = verified(incident, invariants=[own_promise]), forked(incident, preset("safe"))
+    assert again.equal
+    assert "SHOP-1" in again.after.violated
+    assert under_safe.heals
+    by_ours_and_theirs = forked(incident, preset("safe"), invariants=[own_promise])
+    assert by_ours_and_theirs.after.violated == ("SHOP-1",)
+    assert not by_ours_and_theirs.heals
+
+
+def test_what_rests_on_spans_that_the_simulator_does_not_make_is_unknown_and_never_healed(
+    torn: Recording, tmp_path: Path
+) -> None:
+    (tmp_path / "mappings").mkdir()
+    (tmp_path / "mappings" / "shop.sql").write_text(
+        "-- scope: shop\n-- attributes: messaging.message.id VARCHAR\n"
+        "SELECT 'refund' AS event, \"messaging.message.id\" AS job_id, span_id FROM staged\n"
+    )
+    (tmp_path / "invariants").mkdir()
+    (tmp_path / "invariants" / "shop.sql").write_text(
+        "-- id: SHOP-2\n-- title: no refunds\n-- severity: low\n-- principle: P1\n-- polarity: +\n-- needs: enqueue\n"
+        "-- claim: Nothing is refunded.\n"
+        "SELECT schedule, job_id, [span_id] AS span_ids, 'Refunded.' AS sentence FROM events WHERE event = 'refund'\n"
+    )
+    own = {"invariants": [tmp_path / "invariants"], "mappings": [tmp_path / "mappings"]}
+    refund = next(row for row in torn.spans().to_pylist() if row["name"] == "write pay-2/debit")
+    refund |= {"scope_name": "shop", "span_id": "f" * 16}
+    spans = pa.concat_tables([torn.spans(), pa.Table.from_pylist([refund], schema=torn.spans().schema)])
+    recording: Any = _Edited(torn, spans)
+    again = verified(recording, **own)
+    assert again.equal
+    assert "SHOP-2" in again.before.violated
+    healed = forked(recording, preset("atomic"), **own)
+    assert (healed.heals, healed.after.violated) == (False, ())
+    finding = healed.after.finding("SHOP-2")
+    assert (finding.verdict, healed.after.verdict) == ("unknown", "unknown")
+    assert finding.reason == "It rests on events that the simulator does not make: those of shop."
+    assert healed.after.finding("INV-007").verdict == "holds"
+
+
+def test_verify_stops_at_the_first_reading_that_fits(torn: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
+    followed = []
+
+    def counted(*given: Any) -> object:
+        followed.append(given)
+        return follow(*given)
+
+    real = Case.readings
+    monkeypatch.setattr(Case, "readings", lambda case: (found for found in real(case) for _ in range(5)))
+    monkeypatch.setattr(replay_module, "follow", counted)
+    with open_case(torn) as case:
+        assert replay_module.verify(case).equal
+    assert len(followed) == 2
 
 
 class _Counted(str):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from fencepost_analyzer.case import open_case
 from fencepost_analyzer.replay import verify
 from fencepost_analyzer.run import run_simulated
 from fencepost_recorder import open_recording
@@ -31,8 +32,9 @@ def figures() -> Iterator[dict[str, Any]]:
         directory = run_simulated(SCENARIO, Path(folder), seed=1).directory
         found = []
         for _ in range(3):
-            began = time.perf_counter()
-            replay = verify(open_recording(directory))
-            found.append(time.perf_counter() - began)
+            began = time.process_time()
+            with open_case(open_recording(directory)) as case:
+                replay = verify(case)
+            found.append(time.process_time() - began)
     assert replay.equal
-    yield {"figure": "verify", "unit": "s", "events": replay.events, "seconds": round(min(found), 2)}
+    yield {"figure": "verify", "unit": "s of processor time", "events": replay.events, "seconds": round(min(found), 2)}

@@ -12,7 +12,7 @@ import typer
 
 from fencepost_analyzer import text
 from fencepost_analyzer.cli.failures import UsageError
-from fencepost_analyzer.cli.options import AsJson, Mappings, Recordings, Run, session
+from fencepost_analyzer.cli.options import AsJson, Invariants, Mappings, Recordings, Run, own_sql, session
 from fencepost_analyzer.render import Column, Output, Part, dim, word
 from fencepost_analyzer.reports import print_report
 
@@ -42,10 +42,7 @@ def register(app: typer.Typer) -> None:
 def check(
     context: typer.Context,
     run: Run,
-    invariants: Annotated[
-        list[Path] | None,
-        typer.Option("--invariants", metavar="DIR", help="A folder of your own invariants (*.sql), beside ours."),
-    ] = None,
+    invariants: Invariants = None,
     mappings: Mappings = None,
     witnesses: Annotated[
         int, typer.Option("--witnesses", metavar="N", min=0, max=10, help="How many witnesses to print of each.")
@@ -64,17 +61,14 @@ def check(
     Exit code 0: all hold. 1: at least one is violated. 3: none is violated, but at least one is unknown, because
     spans are missing; the verdict names them.
     """
-    from fencepost_analyzer import check as checking
-
     here = session(context, recordings, as_json)
-    with here.out.working("judging …"):
-        recording = here.open(run)
-        report = checking.check(recording, extra=invariants or (), mappings=mappings or ())
+    with here.out.working("judging …"), here.case(run, invariants, mappings) as case:
+        report, replayable = case.report, case.announced is not None
     if here.out.as_json:
-        here.out.document({"recording": recording.id, **report.to_dict()})
+        here.out.document({"recording": case.recording.id, **report.to_dict()})
     else:
-        print_report(here.out, report, recording.id, witnesses)
-        _suggest(here.out, report, run, recording)
+        print_report(here.out, report, case.recording.id, witnesses)
+        _suggest(here.out, report, run, own_sql(invariants, mappings), replayable=replayable)
     return report.exit_code
 
 
@@ -150,16 +144,14 @@ def print_rows(out: Output, names: Sequence[str], table: pa.Table) -> None:
     out.line(dim(f"({text.counted(table.num_rows, 'row')})"))
 
 
-def _suggest(out: Output, report: Report, run: str, recording: Recording) -> None:
-    from fencepost_analyzer.scenario_from import is_replayable
-
+def _suggest(out: Output, report: Report, run: str, own: str, *, replayable: bool) -> None:
     if report.verdict == "violated":
         out.blank()
         job = next((one.job_id for found in report.findings for one in found.witnesses if one.job_id), None)
         ref = word(run)
-        shown = f"show {ref}" + (f" --job {word(job)}" if job is not None else "")
-        replay = [f"replay {ref} --policy safe"] if is_replayable(recording) else []
-        out.next_steps(shown, *replay, f"postmortem new {ref}")
+        shown = f"show {ref}" + (f" --job {word(job)}" if job is not None else "") + own
+        replay = [f"replay {ref} --policy safe{own}"] if replayable else []
+        out.next_steps(shown, *replay, f"postmortem new {ref}{own}")
 
 
 def _ask(recording: Recording, sql: str, timeout_s: float, limit_rows: int, mappings: Sequence[Path]) -> pa.Table:

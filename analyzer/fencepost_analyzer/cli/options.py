@@ -6,7 +6,8 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,7 @@ from fencepost_analyzer.cli.failures import UsageError
 from fencepost_analyzer.render import Output
 
 if TYPE_CHECKING:
+    from fencepost_analyzer.case import Case
     from fencepost_recorder import Recording
 
 RECORDINGS = Path("recordings")
@@ -36,6 +38,10 @@ Run = Annotated[
 Mappings = Annotated[
     list[Path] | None,
     typer.Option("--mappings", metavar="DIR", help="A folder of your own mappings (*.sql), spans to events."),
+]
+Invariants = Annotated[
+    list[Path] | None,
+    typer.Option("--invariants", metavar="DIR", help="A folder of your own invariants (*.sql), beside ours."),
 ]
 Postmortems = Annotated[
     Path, typer.Option("--postmortems", metavar="DIR", help="The folder of postmortems, made if it is not there.")
@@ -75,6 +81,14 @@ class Session:
 
         return open_recording(resolve(self.recordings, ref))
 
+    @contextmanager
+    def case(self, ref: str, invariants: list[Path] | None, mappings: list[Path] | None) -> Iterator[Case]:
+        """The recording that `ref` names, opened beside the user's own SQL. Raises as `open` and `open_case` do."""
+        from fencepost_analyzer.case import open_case
+
+        with open_case(self.open(ref), invariants=invariants or (), mappings=mappings or ()) as case:
+            yield case
+
 
 def session(context: typer.Context, recordings: Path | None, as_json: bool) -> Session:
     """The session of a command, from its own options, those before it and the environment."""
@@ -83,6 +97,12 @@ def session(context: typer.Context, recordings: Path | None, as_json: bool) -> S
     default = Path(os.environ.get("FENCEPOST_RECORDINGS") or RECORDINGS)
     program = f"{_invoked()} --recordings {shlex.quote(str(chosen))}" if chosen else _invoked()
     return Session(chosen or default, Output(as_json=as_json or said.as_json, program=program))
+
+
+def own_sql(invariants: Iterable[Path] | None, mappings: Iterable[Path] | None) -> str:
+    """The options that bring the user's own SQL along to the next command, as they have to be typed."""
+    given = [("--invariants", path) for path in invariants or ()] + [("--mappings", path) for path in mappings or ()]
+    return "".join(f" {option} {shlex.quote(str(path))}" for option, path in given)
 
 
 def changes(pairs: Iterable[str] | None) -> dict[str, Any]:

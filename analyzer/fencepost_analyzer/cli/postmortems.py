@@ -9,7 +9,7 @@ import typer
 
 from fencepost_analyzer import text
 from fencepost_analyzer.cli.failures import UsageError
-from fencepost_analyzer.cli.options import AsJson, Mappings, Postmortems, Recordings, Run, session
+from fencepost_analyzer.cli.options import AsJson, Invariants, Mappings, Postmortems, Recordings, Run, session
 from fencepost_analyzer.render import Output, Styled, bold, dim, word
 from fencepost_analyzer.version import __version__
 
@@ -52,9 +52,7 @@ def new(
         list[str] | None,
         typer.Option("--policy", metavar="NAME", help="Replay under this policy too; may be given several times."),
     ] = None,
-    invariants: Annotated[
-        list[Path] | None, typer.Option("--invariants", metavar="DIR", help="A folder of your own invariants (*.sql).")
-    ] = None,
+    invariants: Invariants = None,
     mappings: Mappings = None,
     postmortems: Postmortems = POSTMORTEMS,
     recordings: Recordings = None,
@@ -75,22 +73,15 @@ def new(
 
     here = session(context, recordings, as_json)
     policies = [preset(one) for one in dict.fromkeys(policy or ())]
-    recording = here.open(run)
-    with here.out.working("judging, replaying, writing …"):
+    with here.out.working("judging, replaying, writing …"), here.case(run, invariants, mappings) as case:
         folder = postmortem.new(
-            recording,
-            postmortems=postmortems,
-            name=name,
-            title=title,
-            replays=postmortem.usual(recording, policies),
-            extra=invariants or (),
-            mappings=mappings or (),
+            case, postmortems=postmortems, name=name, title=title, replays=postmortem.usual(case, policies)
         )
     blanks = postmortem.blanks(folder)
     here.out.line("wrote ", bold(folder), f": {text.counted(blanks, 'part')} for you to fill in")
     here.out.next_steps(f"postmortem verify {word(folder)}", f'postmortem attach {word(folder)} --query "SELECT …"')
     if here.out.as_json:
-        here.out.document({"postmortem": str(folder), "recording": recording.id, "blanks": blanks})
+        here.out.document({"postmortem": str(folder), "recording": case.recording.id, "blanks": blanks})
     return 0
 
 

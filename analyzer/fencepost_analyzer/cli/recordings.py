@@ -64,7 +64,6 @@ def run(
     """
     from fencepost_analyzer.catalogue import failure_modes
     from fencepost_analyzer.run import run_processes, run_simulated
-    from fencepost_analyzer.scenario_from import is_replayable
 
     here = session(context, recordings, as_json)
     chosen = _scenario(scenario, near_miss=near_miss)
@@ -82,8 +81,7 @@ def run(
     here.out.line(dim(f"scenario {chosen.id} {where}, {_policies(policies)}"))
     mode = failure_modes().get(chosen.id)
     heals = mode.heals if mode is not None and policy is None else "safe"
-    replay = [f"replay {made.id} --policy {heals}"] if is_replayable(made) else []
-    here.out.next_steps(f"check {made.id}", f"show {made.id}", *replay)
+    here.out.next_steps(f"check {made.id}", f"show {made.id}", f"replay {made.id} --policy {heals}")
     if here.out.as_json:
         facts = {"scenario": chosen.id, "simulated": simulate, "seed": seed, "policies": policies}
         here.out.document({**_made(made), **facts})
@@ -213,11 +211,10 @@ def _scenario_file(path: Path) -> Scenario:
 
 
 def _under(scenario: Scenario, policy: str | None, wanted: dict[str, Any]) -> Scenario:
-    from fencepost_analyzer.scenario_from import changed
     from fencepost_runtime.policy import preset
 
     chosen = scenario.with_policy(preset(policy)) if policy is not None else scenario
-    return changed(chosen, wanted) if wanted else chosen
+    return chosen.with_changes(wanted) if wanted else chosen
 
 
 def _contents(made: Recording) -> str:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fencepost_analyzer import text
 from fencepost_analyzer.cli.failures import UsageError
-from fencepost_analyzer.cli.options import AsJson, Mappings, Recordings, Run, session
+from fencepost_analyzer.cli.options import AsJson, Invariants, Mappings, Recordings, Run, session
 from fencepost_analyzer.render import Column, Output, Part, Styled, bold, command, dim
 from fencepost_analyzer.reports import print_story
 
 if TYPE_CHECKING:
     from fencepost_analyzer.overview import Overview
-    from fencepost_analyzer.timeline import Story
-    from fencepost_recorder import Recording
 
 MAX_LINES = 40
 MAX_LINES_OF_ONE_JOB = 1_000
@@ -36,6 +32,7 @@ def show(
     run: Run,
     job: Annotated[str | None, typer.Option("--job", metavar="ID", help="Only this job, in full.")] = None,
     jobs: Annotated[int, typer.Option("--jobs", metavar="N", min=0, help="How many jobs to tell of.")] = 5,
+    invariants: Invariants = None,
     mappings: Mappings = None,
     recordings: Recordings = None,
     as_json: AsJson = False,
@@ -50,9 +47,14 @@ def show(
     Times are milliseconds since the recording's first span. Jobs that broke a promise come first, and the lines that
     prove it name the invariant.
     """
+    from fencepost_analyzer import timeline
+    from fencepost_analyzer.overview import overview
+
     here = session(context, recordings, as_json)
-    with here.out.working("reading …"):
-        held, stories, total = _read(here.open(run), job, jobs, mappings or ())
+    lines = MAX_LINES if job is None else MAX_LINES_OF_ONE_JOB
+    with here.out.working("reading …"), here.case(run, invariants, mappings) as case:
+        held = overview(case)
+        stories, total = timeline.stories(case, jobs=jobs, job=job, lines=lines)
     if job is not None and not stories:
         raise UsageError(f"recording {held.recording} has no job {job!r}: see `fencepost show {run}`")
     if here.out.as_json:
@@ -71,34 +73,13 @@ def show(
     return 0
 
 
-def _read(
-    recording: Recording, job: str | None, most: int, mappings: Sequence[Path]
-) -> tuple[Overview, list[Story], int]:
-    from fencepost_analyzer import check, timeline
-    from fencepost_analyzer.overview import overview
-
-    report = check.check(recording, mappings=mappings)
-    with check.opened(recording, mappings=mappings) as (connection, unmapped):
-        held = overview(recording, connection, unmapped)
-        first = [job] if job is not None else timeline.suspects(report)
-        chosen, total = timeline.choose_jobs(connection, first, 1 if job is not None else most)
-        stories = timeline.tell(
-            connection,
-            [one for one in chosen if job in (None, one[0])],
-            since=timeline.beginning(connection),
-            marks=timeline.marks_of(report),
-            most=MAX_LINES if job is None else MAX_LINES_OF_ONE_JOB,
-        )
-    return held, stories, total
-
-
 def print_overview(out: Output, held: Overview) -> None:
     """Who recorded what, for how long, and what is missing."""
     rows: list[tuple[str, Part]] = [("recording", bold(held.recording)), ("recorded", _when(held))]
     if held.announced is not None:
         policies = [f"{queue} under {policy}" for queue, policy in held.announced.policies.items()]
-        seed = "" if held.announced.seed is None else f", seed {held.announced.seed}"
-        rows.append(("scenario", f"{held.announced.scenario}: {text.listed(policies)}{seed}"))
+        stated = f"{held.announced.scenario.id}: {text.listed(policies)}, seed {held.announced.seed}"
+        rows.append(("scenario", stated))
     made = f"fencepost {held.tool_version}" + (f", commit {held.commit[:12]}" if held.commit else "")
     rows += [("made by", made), ("spans", _spans(held)), ("events", _events(held))]
     rows += [("unmapped", f"no mapping knows the spans of {scope or '(no scope)'}") for scope in held.unmapped]

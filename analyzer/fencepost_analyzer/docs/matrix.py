@@ -6,7 +6,7 @@ A cell is stated only if it comes out alike under several seeds, that is, under 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fencepost_analyzer.check import judge_many
@@ -76,12 +76,6 @@ def events(scenario: Scenario, seed: int, *, schedule: int = 0) -> list[dict[str
     sink = ColumnSink(schedule)
     simulate(scenario, sink, seed)
     return sink.rows()
-
-
-def changed(scenario: Scenario, fields: Mapping[str, Any]) -> Scenario:
-    """The scenario with some fields of every queue's policy changed."""
-    queues = tuple(replace(queue, policy=queue.policy.replace(**fields)) for queue in scenario.queues)
-    return replace(scenario, queues=queues)
 
 
 def endings(scenario: Scenario) -> tuple[list[Ending], int]:

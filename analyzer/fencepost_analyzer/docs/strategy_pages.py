@@ -33,7 +33,7 @@ def pages() -> Iterator[Page]:
 def alone() -> Mapping[tuple[str, str], Outcome]:
     """(strategy, failure mode) → what the failure comes to with this strategy added to its own policy, alone."""
     cases = {
-        (strategy.id, mode.id): matrix.changed(mode.scenario, strategy.on[0])
+        (strategy.id, mode.id): mode.scenario.with_changes(strategy.on[0])
         for strategy in strategies().values()
         for mode in failure_modes().values()
     }
@@ -85,7 +85,7 @@ def _row(one: Strategy) -> str:
 
 def _proof(one: Strategy, proof: Proof) -> str:
     """The strategy's own scenario, with and without it: verdicts, and how each job ended."""
-    without, having = proof.scenario, matrix.changed(proof.scenario, one.on[0])
+    without, having = proof.scenario, proof.scenario.with_changes(one.on[0])
     found = matrix.outcomes({"without": without, "with": having})
     (before, died_before), (after, died_after) = matrix.endings(without), matrix.endings(having)
     rows = [["verdict", found["without"].cell(), found["with"].cell()]]

@@ -16,17 +16,18 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from fencepost_analyzer import check as checking
 from fencepost_analyzer import query as querying
 from fencepost_analyzer import replay as replaying
 from fencepost_analyzer import text, timeline
+from fencepost_analyzer.case import Case
 from fencepost_analyzer.catalogue import failure_modes
 from fencepost_analyzer.database import resource
+from fencepost_analyzer.errors import NotReplayable
 from fencepost_analyzer.overview import Overview, overview
 from fencepost_analyzer.postmortem.folder import as_json
 from fencepost_analyzer.render import plain_json
 from fencepost_analyzer.replay import Replay
-from fencepost_analyzer.scenario_from import Incident, NotReplayable, readings
+from fencepost_analyzer.scenario_from import Incident
 from fencepost_analyzer.timeline import Story
 from fencepost_analyzer.verdicts import Finding, Report
 from fencepost_recorder import Recording
@@ -75,58 +76,39 @@ def specification(policy: Policy | None = None, changes: Mapping[str, Any] | Non
     return {"mode": "fork", "policy": policy.to_dict() if policy else None, "changes": dict(changes or {}) or None}
 
 
-def replay(recording: Recording, spec: Mapping[str, Any]) -> Replay:
+def replay(case: Case, spec: Mapping[str, Any]) -> Replay:
     """Does the replay that a specification asks for. Raises what `replay.fork` raises."""
     if spec.get("mode") != "fork":
-        return replaying.verify(recording)
+        return replaying.verify(case)
     policy = Policy.from_dict(spec["policy"]) if spec.get("policy") else None
-    return replaying.fork(recording, policy, spec.get("changes"))
+    return replaying.fork(case, policy, spec.get("changes"))
 
 
-def usual(recording: Recording, policies: Sequence[Policy] = ()) -> list[Spec]:
+def usual(case: Case, policies: Sequence[Policy] = ()) -> list[Spec]:
     """The replays of a postmortem: a verify, and a fork under each policy; under none given, the one that heals the
     failure mode that the recording is of, or `safe`."""
-    try:
-        mode = failure_modes().get(next(readings(recording)).scenario.id)
-    except NotReplayable:
-        mode = None
+    mode = failure_modes().get(case.announced.scenario.id) if case.announced is not None else None
     forks = policies or [preset(mode.heals if mode is not None else "safe")]
     return [specification(), *(specification(policy) for policy in forks)]
 
 
-def derive(
-    recording: Recording,
-    replays: Sequence[Mapping[str, Any]],
-    *,
-    extra: Sequence[Path] = (),
-    mappings: Sequence[Path] = (),
-    done: Sequence[Replay] | None = None,
-) -> Derived:
+def derive(case: Case, replays: Sequence[Mapping[str, Any]], *, done: Sequence[Replay] | None = None) -> Derived:
     """Judges, replays and asks. `done` are the replays that `replays` ask for, if somebody did them already. A
     recording that cannot be replayed says why; that is no error."""
-    report = checking.check(recording, extra=extra, mappings=mappings)
-    found, done, why = _replays(recording, replays, done)
-    with checking.opened(recording, mappings=mappings) as (connection, unmapped):
-        held = overview(recording, connection, unmapped)
-        stories = timeline.tell(
-            connection,
-            timeline.choose_jobs(connection, timeline.suspects(report), MAX_STORIES)[0],
-            since=timeline.beginning(connection),
-            marks=timeline.marks_of(report),
-            most=MAX_STORY_LINES,
-        )
-        events = _events(connection)
-        answers = _answers(connection, queried(report))
+    report, held = case.report, overview(case)
+    found, done, why = _replays(case, replays, done)
+    stories, _ = timeline.stories(case, jobs=MAX_STORIES, lines=MAX_STORY_LINES)
+    answers = _answers(case.connection, queried(report))
     story = timeline.as_text(stories)
     suspects = set(timeline.suspects(report))
     told = tuple(one for one in stories if one.job_id in suspects) or tuple(stories[:FEW_STORIES])
     files = {
-        "evidence/verdicts.json": as_json(plain_json({"recording": recording.id, **report.to_dict()})),
+        "evidence/verdicts.json": as_json(plain_json({"recording": held.recording, **report.to_dict()})),
         "evidence/replay.json": as_json(
             plain_json({"not_replayed": why, "replays": [_replay_data(one) for one in done]})
         ),
         "evidence/timeline.txt": "".join(line + "\n" for line in story).encode("utf-8"),
-        "evidence/events.csv": events,
+        "evidence/events.csv": _events(case.connection),
     }
     if found is not None:
         files["evidence/scenario.json"] = as_json(plain_json(_scenario(found)))
@@ -167,11 +149,10 @@ def _answer(table: pa.Table, cut: bool) -> Answer:
 
 
 def _replays(
-    recording: Recording, specs: Sequence[Mapping[str, Any]], done: Sequence[Replay] | None
+    case: Case, specs: Sequence[Mapping[str, Any]], done: Sequence[Replay] | None
 ) -> tuple[Incident | None, tuple[Replay, ...], str | None]:
     try:
-        found = next(readings(recording))
-        return found, tuple(done or (replay(recording, spec) for spec in specs)), None
+        return case.incident, tuple(done or (replay(case, spec) for spec in specs)), None
     except NotReplayable as error:
         return None, (), str(error)
 

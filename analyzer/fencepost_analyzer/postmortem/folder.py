@@ -29,6 +29,8 @@ from fencepost_analyzer.errors import AnalyzerError
 
 PAGE = "postmortem.md"
 INDEX = "evidence/evidence.json"
+OWN_INVARIANTS = "evidence/invariants"
+OWN_MAPPINGS = "evidence/mappings"
 FORMAT = "fencepost-postmortem"
 FORMAT_VERSION = 1
 MAX_FILE_BYTES = 2_000_000_000

@@ -9,7 +9,7 @@ from typing import Any
 
 from fencepost_analyzer import text, timeline
 from fencepost_analyzer.postmortem.evidence import Derived, queried
-from fencepost_analyzer.postmortem.folder import Index, recording_path
+from fencepost_analyzer.postmortem.folder import OWN_INVARIANTS, OWN_MAPPINGS, Index, recording_path
 from fencepost_analyzer.replay import Replay
 from fencepost_analyzer.text import code, markdown
 from fencepost_analyzer.verdicts import Finding
@@ -64,7 +64,7 @@ def _summary(page: Page) -> str:
         rows.insert(1, ("lasted", text.duration(held.lasted_ns)))
     if held.announced is not None:
         policies = [f"{markdown(queue)} under {code(name)}" for queue, name in held.announced.policies.items()]
-        rows.insert(1, ("scenario", f"{code(held.announced.scenario)}: {text.listed(policies)}"))
+        rows.insert(1, ("scenario", f"{code(held.announced.scenario.id)}: {text.listed(policies)}"))
     table = _table(("fact", "value"), rows)
     faults = page.derived.incident.inferences if page.derived.incident is not None else ()
     if not faults:
@@ -96,10 +96,6 @@ def _accounts(page: Page) -> str:
     found = page.derived.incident
     if found is None or not page.derived.replays:
         return ""
-    due: dict[str, int] = {}
-    for job in found.scenario.jobs:
-        for effect in job.effects:
-            due[effect.account] = due.get(effect.account, 0) + effect.amount
     forks = [one for one in page.derived.replays if one.mode == "fork"]
     recorded = page.derived.replays[0].balances_before
     rows = [
@@ -109,7 +105,7 @@ def _accounts(page: Page) -> str:
             _amount(recorded.get(account, 0), amount),
             *(_amount(fork.balances_after.get(account, 0), amount) for fork in forks),
         )
-        for account, amount in due.items()
+        for account, amount in found.scenario.due().items()
     ]
     heads = ("account", "each job once", "as recorded", *(f"replayed under {_names(fork)}" for fork in forks))
     return "Accounts, as the applied writes left them:\n\n" + _table(heads, rows)
@@ -240,16 +236,25 @@ def _word(value: object) -> str:
 
 def _again(page: Page) -> str:
     recording = recording_path(page.index.recording)
-    lines = ["fencepost postmortem verify .", f"fencepost check {recording}", f"fencepost show {recording}"]
+    mapped, judged = _own_sql(page.index)
+    lines = [f"fencepost {command} {recording}{judged}" for command in ("check", "show")]
+    lines.insert(0, "fencepost postmortem verify .")
     lines += [
-        f"fencepost query {recording} --file evidence/queries/{finding.id}.sql"
+        f"fencepost query {recording} --file evidence/queries/{finding.id}.sql{mapped}"
         for finding in queried(page.derived.report)
     ]
     if page.derived.incident is not None:
-        lines.append(f"fencepost replay {recording}")
-        lines += [f"fencepost replay {recording}{_options(spec)}" for spec in page.index.replays if _options(spec)]
+        options = dict.fromkeys(["", *(_options(spec) for spec in page.index.replays)])
+        lines += [f"fencepost replay {recording}{one}{judged}" for one in options]
         lines.append("fencepost run evidence/scenario.json")
     return f"In this folder, with fencepost {markdown(page.index.tool_version)}:\n\n" + _fenced(lines)
+
+
+def _own_sql(index: Index) -> tuple[str, str]:
+    """The options that bring the user's own mappings along, and those for mappings and invariants."""
+    mapped = f" --mappings {OWN_MAPPINGS}" if any(path.startswith(OWN_MAPPINGS) for path in index.files) else ""
+    own = f" --invariants {OWN_INVARIANTS}" if any(path.startswith(OWN_INVARIANTS) for path in index.files) else ""
+    return mapped, own + mapped
 
 
 def _options(spec: Mapping[str, Any]) -> str:

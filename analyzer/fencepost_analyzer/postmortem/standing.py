@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from fencepost_analyzer import check as checking
 from fencepost_analyzer import text
+from fencepost_analyzer.case import Case
 from fencepost_analyzer.errors import AnalyzerError
 from fencepost_analyzer.postmortem import page
 from fencepost_analyzer.postmortem.evidence import Answer, Derived, ask, derive
@@ -27,12 +29,12 @@ from fencepost_analyzer.postmortem.folder import (
     sha256,
 )
 from fencepost_analyzer.postmortem.sections import of_index, of_recording
-from fencepost_analyzer.postmortem.writing import OWN_INVARIANTS, OWN_MAPPINGS, own_sql
+from fencepost_analyzer.postmortem.writing import case_again
 from fencepost_analyzer.render import plain_json
 from fencepost_analyzer.replay import Replay
 from fencepost_analyzer.verdicts import Report
 from fencepost_analyzer.version import __version__
-from fencepost_recorder import RecorderError, Recording, open_recording
+from fencepost_recorder import RecorderError, open_recording
 from fencepost_runtime.errors import RuntimeFault
 
 
@@ -95,9 +97,10 @@ def _again(folder: Path, index: Index) -> Iterator[Check]:
         yield Check("recording", False, f"this is another recording than the one that {INDEX} names")
         return
     yield Check("recording", True, f"{recording.id}: every byte is what was sealed")
-    with own_sql(folder, index, OWN_INVARIANTS) as extra, own_sql(folder, index, OWN_MAPPINGS) as mappings:
+    with ExitStack() as stack:
         try:
-            derived = derive(recording, index.replays, extra=extra, mappings=mappings)
+            case = stack.enter_context(case_again(folder, index, recording))
+            derived = derive(case, index.replays)
         except (AnalyzerError, RuntimeFault) as error:
             yield Check("evidence", False, f"it cannot be derived again: {error}")
             return
@@ -107,7 +110,7 @@ def _again(folder: Path, index: Index) -> Iterator[Check]:
         queries = [(name, f"evidence/queries/{name}") for name in index.queries]
         queries += [(str(one["name"]), str(one["sql"])[:-4]) for one in index.attachments if one.get("kind") == "query"]
         for name, base in queries:
-            again = partial(_answer, derived, recording, mappings)
+            again = partial(_answer, derived, case)
             yield from _guarded(f"query {name}", partial(_query, folder, name, base, again))
     yield from _guarded("replays", lambda: _replays(folder, index, derived))
     for about in index.attachments:
@@ -163,12 +166,12 @@ def _query(folder: Path, name: str, base: str, again: Callable[[bytes], Answer])
     yield Check(f"query {name}", same, f"{rows} as before" if same else f"it answers otherwise now: {rows}")
 
 
-def _answer(derived: Derived, recording: Recording, mappings: Sequence[Path], sql: bytes) -> Answer:
+def _answer(derived: Derived, case: Case, sql: bytes) -> Answer:
     """What the query as it was written down answers; an invariant's was just asked, if it is still the same."""
     for path, data in derived.files.items():
         if path.startswith("evidence/queries/") and data == sql:
             return derived.answers[Path(path).stem]
-    return ask(recording, sql.decode("utf-8", "replace"), mappings=mappings)
+    return ask(case.recording, sql.decode("utf-8", "replace"), mappings=case.mappings)
 
 
 def _replays(folder: Path, index: Index, derived: Derived) -> Iterator[Check]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from fencepost_analyzer import check as checking
 from fencepost_analyzer import text
+from fencepost_analyzer.case import Case, open_case
 from fencepost_analyzer.catalogue import failure_modes
 from fencepost_analyzer.postmortem import page
 from fencepost_analyzer.postmortem.evidence import Derived, Spec, ask, derive
@@ -19,6 +20,8 @@ from fencepost_analyzer.postmortem.folder import (
     INDEX,
     MAX_FILE_BYTES,
     MAX_TEXT_BYTES,
+    OWN_INVARIANTS,
+    OWN_MAPPINGS,
     PAGE,
     Index,
     PostmortemError,
@@ -40,36 +43,33 @@ from fencepost_analyzer.replay import Replay
 from fencepost_analyzer.version import __version__
 from fencepost_recorder import Recording, open_recording
 
-OWN_INVARIANTS = "evidence/invariants"
-OWN_MAPPINGS = "evidence/mappings"
 # What does not follow from the recording: itself, what was attached, what the user brought.
 KEPT = ("evidence/recorded/", "evidence/attached/", OWN_INVARIANTS, OWN_MAPPINGS)
 
 
 def new(
-    recording: Recording,
+    case: Case,
     *,
     postmortems: Path,
     name: str | None = None,
     title: str | None = None,
     replays: Sequence[Spec] = (),
-    extra: Sequence[Path] = (),
-    mappings: Sequence[Path] = (),
     done: Sequence[Replay] | None = None,
     today: str | None = None,
 ) -> Path:
     """Writes `postmortems`/NNN-name with the page and all its evidence; answers its path.
 
-    `replays` are specifications (`evidence.specification`), `done` the replays themselves if they were done already;
-    `extra` and `mappings` are the user's own directories, whose SQL is copied along. Deterministic but for `today`
-    (default: this day, UTC). Raises PostmortemError, AnalyzerError, RecorderError, OSError; nothing is left then."""
+    `replays` are specifications (`evidence.specification`), `done` the replays themselves if they were done already.
+    The SQL of the user's own that the case is judged by is copied along. Deterministic but for `today` (default: this
+    day, UTC). Raises PostmortemError, AnalyzerError, RecorderError, OSError; nothing is left then."""
     if name or title:
         slug(name or title or "")  # Said at once, not after all the work.
-    derived = derive(recording, replays, extra=extra, mappings=mappings, done=done)
+    recording = case.recording
+    derived = derive(case, replays, done=done)
     heading, word = _heading(derived)
     heading = title or heading
     with making(postmortems, name or title or word) as place:
-        own = {**_own_sql(OWN_INVARIANTS, extra), **_own_sql(OWN_MAPPINGS, mappings)}
+        own = {**_own_sql(OWN_INVARIANTS, case.invariants), **_own_sql(OWN_MAPPINGS, case.mappings)}
         files = {**derived.files, **own, **_recording_files(recording)}
         for path, data in files.items():
             write(place.building, path, data)
@@ -99,8 +99,8 @@ def renew(folder: Path) -> None:
         recording = open_recording(folder / recording_path(index.recording))
         if recording.manifest.sha256 != index.recording_sha256:
             raise PostmortemError(f"The recording in {folder} is not the one that {INDEX} names.")
-        with own_sql(folder, index, OWN_INVARIANTS) as extra, own_sql(folder, index, OWN_MAPPINGS) as mappings:
-            derived = derive(recording, index.replays, extra=extra, mappings=mappings)
+        with case_again(folder, index, recording) as case:
+            derived = derive(case, index.replays)
         kept = {path: digest for path, digest in index.files.items() if path.startswith(KEPT)}
         for path in index.files.keys() - kept.keys() - derived.files.keys():
             discard(folder, path)
@@ -184,6 +184,17 @@ def own_sql(folder: Path, index: Index, which: str) -> Iterator[Sequence[Path]]:
 
 
 @contextmanager
+def case_again(folder: Path, index: Index, recording: Recording) -> Iterator[Case]:
+    """The postmortem's case opened again: its recording, beside the SQL that was copied along."""
+    with (
+        own_sql(folder, index, OWN_INVARIANTS) as invariants,
+        own_sql(folder, index, OWN_MAPPINGS) as mappings,
+        open_case(recording, invariants=invariants, mappings=mappings) as case,
+    ):
+        yield case
+
+
+@contextmanager
 def _attaching(folder: Path) -> Iterator[tuple[Index, int]]:
     """The folder's index and the number of what is attached next; two at once wait for each other."""
     load_index(folder)
@@ -220,11 +231,11 @@ def _finish(folder: Path, index: Index, content: str, sections: Mapping[str, str
 def _heading(derived: Derived) -> tuple[str, str]:
     """A title for the page and a word for the folder, where the user gave none."""
     announced = derived.overview.announced
-    mode = failure_modes().get(announced.scenario) if announced is not None else None
+    mode = failure_modes().get(announced.scenario.id) if announced is not None else None
     if mode is not None:
         return mode.title.capitalize(), mode.title
     broken = [one.title for one in derived.report.findings if one.verdict == "violated"]
-    word = announced.scenario if announced is not None else derived.overview.recording
+    word = announced.scenario.id if announced is not None else derived.overview.recording
     heading = f"Broken: {text.listed(broken)}" if broken else f"Recording {derived.overview.recording}"
     return heading, word
 

@@ -1,5 +1,4 @@
--- One row: what can be said of a recording's spans at a glance. `announced` holds the attributes of the span by which a
--- run of the reference runtime says which scenario it is of; of several, none can be believed.
+-- One row: what can be said of a recording's spans at a glance.
 SELECT
     min(start_time_unix_nano) FILTER (start_time_unix_nano > 0) AS began,
     -- In a wider type: a hostile start and length must not overflow.
@@ -10,8 +9,5 @@ SELECT
     )::BIGINT AS lasted,
     count(*) FILTER (duration_time_unix_nano IS NULL) AS unfinished,
     (SELECT count(DISTINCT job_id) FROM events WHERE job_id IS NOT NULL) AS jobs,
-    coalesce(list(DISTINCT scope_name ORDER BY scope_name) FILTER (scope_name IS NOT NULL), []) AS scopes,
-    CASE WHEN count(*) FILTER (scope_name = 'fencepost.runtime' AND starts_with(name, 'scenario ')) = 1
-        THEN max(span_attributes) FILTER (scope_name = 'fencepost.runtime' AND starts_with(name, 'scenario '))
-    END AS announced
+    coalesce(list(DISTINCT scope_name ORDER BY scope_name) FILTER (scope_name IS NOT NULL), []) AS scopes
 FROM spans

@@ -30,8 +30,8 @@ class RunFailed(AnalyzerError):
 def run_processes(scenario: Scenario, recordings: Path, *, recording_id: str | None = None, seed: int = 0) -> Recording:
     """Run a scenario on real processes over SQLite; answers the sealed recording.
 
-    Raises RunFailed if the supervisor failed or the scenario's at_most_ms ran out, RecorderError if the recording cannot be kept, KeyboardInterrupt after
-    Ctrl-C. Whatever was recorded until then is sealed first.
+    Raises RunFailed if the supervisor failed or the scenario's at_most_ms ran out, RecorderError if the recording
+    cannot be kept, KeyboardInterrupt after Ctrl-C. Whatever was recorded until then is sealed first.
     """
     return _run(scenario, recordings, recording_id, seed, simulated=False)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -114,10 +115,12 @@ def stories(rows: Iterable[Row]) -> dict[str, list[tuple[str, Row]]]:
         actor: [(at, event, row) for _, at, event, row in sorted(entries, key=lambda entry: entry[0])]
         for actor, entries in own.items()
     }
+    clocks = {actor: sorted(at for at, _, _ in story) for actor, story in told.items()}
     for row in sorted(befallen, key=lambda row: row["at"]):
-        story = told.setdefault(row["worker_id"], [])
-        before = sum(1 for at, _, _ in story if at <= row["at"])
-        story.insert(before, (row["at"], row["event"], row))
+        clock = clocks.setdefault(row["worker_id"], [])
+        before = bisect_right(clock, row["at"])
+        clock.insert(before, row["at"])
+        told.setdefault(row["worker_id"], []).insert(before, (row["at"], row["event"], row))
     return {actor: [(event, row) for _, event, row in story] for actor, story in sorted(told.items())}
 
 

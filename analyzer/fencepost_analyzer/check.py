@@ -16,7 +16,7 @@ from typing import Protocol
 import duckdb
 import pyarrow as pa
 
-from fencepost_analyzer import invariants
+from fencepost_analyzer import invariants, sqlfiles
 from fencepost_analyzer.database import (
     EVENTS,
     GAPS,
@@ -182,17 +182,18 @@ def _evidence(connection: duckdb.DuckDBPyConnection, chosen: tuple[Invariant, ..
 def _run(connection: duckdb.DuckDBPyConnection, invariant: Invariant) -> str | None:
     """Adds what the invariant finds to `found`; why it could not, if it could not."""
     try:
-        statements = connection.extract_statements(invariant.sql)
-        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        select = sqlfiles.one_select(connection, invariant.sql)
+        if select is None:
             return "its file does not hold exactly one SELECT"
-        # In parentheses it can only read: a subquery cannot modify data.
         connection.execute(
             "INSERT INTO found BY NAME SELECT $id AS id, $polarity AS polarity, "
             # A sentence about something nameless is NULL, but the case is no less true for it.
             "* REPLACE (coalesce(sentence, 'A case that has no name: see its spans.') AS sentence) "
-            f"FROM (\n{invariant.sql}\n)",
+            f"FROM (\n{select}\n)",
             {"id": invariant.id, "polarity": invariant.polarity},
         )
+    except duckdb.InterruptException:
+        raise  # Ctrl-C is no verdict.
     except duckdb.Error as error:
         return " ".join(str(error).split())[:300].rstrip(".")
     return None

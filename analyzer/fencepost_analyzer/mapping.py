@@ -121,11 +121,11 @@ def _attributes(file: SqlFile, header: str) -> tuple[Attribute, ...]:
 def _apply(connection: duckdb.DuckDBPyConnection, mapping: Mapping) -> None:
     _reject_clashes(connection, mapping)
     try:
-        statements = connection.extract_statements(mapping.sql)
-        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        select = sqlfiles.one_select(connection, mapping.sql)
+        if select is None:
             raise MappingError(f"{mapping.path}: a mapping is exactly one SELECT.")
         connection.execute(_staged(mapping))
-        connection.execute(f"INSERT INTO mapped BY NAME FROM (\n{mapping.sql}\n)")
+        connection.execute(f"INSERT INTO mapped BY NAME FROM (\n{select}\n)")
         connection.execute("DROP VIEW staged")
     except duckdb.Error as error:
         raise MappingError(f"{mapping.path}: {' '.join(str(error).split())[:300]}") from error

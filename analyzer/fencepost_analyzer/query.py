@@ -42,8 +42,12 @@ def query(
     """The answer to one SELECT over `spans`, `gaps`, `events` and the views, as an Arrow table.
 
     At most `limit_rows` rows; when there were more, the schema's metadata has b"fencepost.cut" = b"true" (see
-    `is_cut`). Loading and answering together take at most `timeout_s` seconds. Raises QueryError, one sentence."""
-    if len(sql.encode("utf-8", "replace")) > MAX_SQL_BYTES:
+    `is_cut`). The query may take `timeout_s` seconds, and loading the recording two more. Raises QueryError."""
+    try:
+        size = len(sql.encode())
+    except UnicodeEncodeError:
+        raise QueryError("The query is not valid UTF-8 text: check the encoding of the file or the terminal.") from None
+    if size > MAX_SQL_BYTES:
         raise QueryError(f"The query is longer than {MAX_SQL_BYTES} bytes.")
     request = {
         "sql": sql,
@@ -77,21 +81,26 @@ def _ask(request: dict[str, object], tables: Sequence[pa.Table], timeout_s: floa
     ):
         assert child.stdin is not None and child.stdout is not None
         feeder = threading.Thread(target=_feed, args=(child.stdin, request, tables), daemon=True)
-        overtime = threading.Timer(timeout_s + _PATIENCE_S, child.kill)
+        expired = threading.Event()
+        overtime = threading.Timer(timeout_s + _PATIENCE_S, _expire, (expired, child))
         feeder.start()
         overtime.start()
         try:
             answer = child.stdout.read(MAX_ANSWER_BYTES + 1)
         finally:
-            expired = not overtime.is_alive()
             overtime.cancel()
             child.kill()
             feeder.join()
-        if expired:
+        if expired.is_set():
             raise QueryError(sandbox.TOO_LONG.format(timeout_s))
     if len(answer) > MAX_ANSWER_BYTES:
         raise QueryError(f"The answer is larger than {MAX_ANSWER_BYTES // 1_000_000} MB: select fewer columns or rows.")
     return answer
+
+
+def _expire(expired: threading.Event, child: subprocess.Popen[bytes]) -> None:
+    expired.set()  # First, or its silence would be taken for something else.
+    child.kill()
 
 
 def _environment() -> dict[str, str]:
@@ -115,7 +124,7 @@ def _table(answer: bytes) -> pa.Table:
     if status == b"error":
         raise QueryError(body.decode("utf-8", "replace"))
     if status != b"table":
-        raise QueryError("The query needs more memory than it may use: select fewer columns or rows, or filter first.")
+        raise QueryError(sandbox.TOO_LARGE)
     try:
         return pa.ipc.open_stream(body).read_all()
     except pa.ArrowInvalid as error:

@@ -11,6 +11,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import duckdb
+
 from fencepost_analyzer.errors import SqlFileError
 
 MAX_FILE_BYTES = 1_000_000
@@ -53,6 +55,20 @@ def read_all(directory: Path, *, required: Collection[str], optional: Collection
     if not paths:
         raise SqlFileError(f"{directory} holds no .sql file.")
     return tuple(read(path, required=required, optional=optional) for path in paths)
+
+
+def one_select(connection: duckdb.DuckDBPyConnection, sql: str) -> str | None:
+    """The text of the one SELECT that `sql` holds, fit to stand in parentheses, where it can only read (a subquery
+    cannot modify data); None when it holds anything else. Raises duckdb.Error when it cannot be parsed."""
+    statements = connection.extract_statements(sql)
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        return None
+    # A semicolon at the end is the statement's still; behind it come comments at most. Offsets count bytes.
+    text = statements[0].query.encode()
+    code = [at for at, kind in duckdb.tokenize(statements[0].query) if kind != duckdb.token_type.comment]
+    while code and text[code[-1] : code[-1] + 1] == b";":
+        text = text[: code.pop()]
+    return text.decode()
 
 
 def _text(path: Path) -> str:

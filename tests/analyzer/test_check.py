@@ -276,6 +276,13 @@ def test_an_id_of_ours_cannot_be_taken(own: Invariant) -> None:
         judge(EVENTS.empty_table(), extra=[own(REFUNDS.replace("SHOP-1", "INV-001"))])
 
 
+@pytest.mark.parametrize("end", [";", " ; -- the end;", "\n-- a comment"])
+def test_a_semicolon_at_the_end_of_an_invariant_does_no_harm(own: Invariant, end: str) -> None:
+    """What people end a statement with is no error, and no part of the query."""
+    rows = events_table([write_of("refund")])
+    assert judge(rows, extra=[own(REFUNDS.rstrip() + end)]).finding("SHOP-1").verdict == "violated"
+
+
 @pytest.mark.parametrize(
     ("broken", "reason"),
     [

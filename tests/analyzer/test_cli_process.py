@@ -16,9 +16,11 @@ import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
+import duckdb
 import pytest
 from analyzer.lab import PROGRAM, bytes_of, spawn
 
+from fencepost_analyzer.cli.failures import guarded
 from fencepost_recorder import list_recordings
 
 # Colours and the erasing of a line are Rich's own; nothing else may be on a terminal.
@@ -178,3 +180,14 @@ def test_a_full_disk_is_said_in_a_sentence(env: dict[str, str], copy: Path) -> N
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(r"fencepost: \S+graph\.png: the file would grow too large: raise .*\n", done.stderr)
     assert bytes_of(copy) == before
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Query interrupted"), duckdb.InterruptException("INTERRUPT Error")])
+def test_ctrl_c_while_duckdb_works_is_an_interruption(error: Exception) -> None:
+    """DuckDB takes SIGINT for itself and raises an error of its own: neither a verdict nor a failure, but Ctrl-C."""
+
+    def command() -> int:
+        raise error
+
+    with pytest.raises(KeyboardInterrupt):
+        guarded(command)

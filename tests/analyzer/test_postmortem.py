@@ -152,6 +152,7 @@ def test_a_failed_attachment_changes_nothing(copy: Path, shelf: Path) -> None:
         ("--file", str(copy.parent)),
         ("--run", "incident"),
         ("--query", "SELECT 1", "--file", "x"),
+        ("--query", "SELECT now()"),
         (),
     ):
         done = fencepost("postmortem", "attach", copy, *arguments, "--recordings", shelf)

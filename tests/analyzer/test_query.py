@@ -167,10 +167,11 @@ def test_no_python_variable_can_be_read(recording: Fake, name: str) -> None:
     assert secret.num_rows == 1
 
 
-def test_a_change_hidden_in_a_query_changes_nothing_for_the_next(recording: Fake) -> None:
-    before = query(recording, "SELECT count(*) AS n FROM events").to_pylist()
-    query(recording, "WITH gone AS (DELETE FROM events RETURNING *) FROM gone")
-    assert query(recording, "SELECT count(*) AS n FROM events").to_pylist() == before
+@pytest.mark.parametrize(
+    "sql", ["WITH gone AS (DELETE FROM events RETURNING *) FROM gone", "EXPLAIN ANALYZE DELETE FROM events"]
+)
+def test_a_change_hidden_in_a_query_is_refused(recording: Fake, sql: str) -> None:
+    assert "only reads" in refusal(recording, sql)
 
 
 def test_the_environment_stays_with_the_parent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +209,7 @@ def test_a_query_that_is_too_long_is_refused(recording: Fake) -> None:
 
 
 def test_a_query_that_cannot_be_encoded_is_refused(recording: Fake) -> None:
-    assert refusal(recording, "SELECT '\ud800'")
+    assert "not valid UTF-8" in refusal(recording, "SELECT '\ud800'")
 
 
 def test_deep_nesting_is_an_error_not_a_crash(recording: Fake) -> None:

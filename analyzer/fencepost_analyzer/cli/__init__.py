@@ -5,6 +5,7 @@ Heavy libraries are imported inside the commands that need them, so that `fencep
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -17,7 +18,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Inside the try, for even imports take a moment in which a person may press Ctrl-C.
         from fencepost_analyzer.cli.failures import guarded
 
-        return guarded(lambda: _run(sys.argv[1:] if arguments is None else list(arguments)))
+        if arguments is not None:
+            return guarded(lambda: _run(list(arguments)))
+        code = guarded(lambda: _run(sys.argv[1:]))
+        # Everything has been said: a Ctrl-C that comes while the interpreter ends must not change the verdict.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        return code
     except KeyboardInterrupt:
         sys.stderr.write("fencepost: interrupted.\n")
         return 130

@@ -49,6 +49,8 @@ def guarded(command: Callable[[], int]) -> int:
         _abandon_stdout()
         return BROKEN_PIPE
     except Exception as error:
+        if _is_interruption(error):
+            raise KeyboardInterrupt from error
         if os.environ.get("FENCEPOST_DEBUG") == "1":
             raise
         render.complain(explain(error))
@@ -71,6 +73,15 @@ def explain(error: BaseException) -> str:
     return (
         f"this should not have happened ({type(error).__name__}: {error}); "
         "FENCEPOST_DEBUG=1 shows where, please report it"
+    )
+
+
+def _is_interruption(error: BaseException) -> bool:
+    """Whether this is Ctrl-C while DuckDB was at work: it takes the signal, and raises an error of its own. Nothing of
+    ours interrupts a query in this process."""
+    return "duckdb" in sys.modules and (
+        isinstance(error, sys.modules["duckdb"].InterruptException)
+        or (isinstance(error, RuntimeError) and str(error) == "Query interrupted")
     )
 
 

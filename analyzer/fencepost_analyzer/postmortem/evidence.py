@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from fencepost_analyzer import query as querying
 from fencepost_analyzer import replay as replaying
-from fencepost_analyzer import text, timeline
+from fencepost_analyzer import sqlfiles, text, timeline
 from fencepost_analyzer.case import Case
 from fencepost_analyzer.catalogue import failure_modes
 from fencepost_analyzer.database import resource
@@ -133,8 +133,8 @@ def _answers(connection: duckdb.DuckDBPyConnection, findings: Sequence[Finding])
     """What the findings' own SQL answers; it has just been judged by, so it needs no process of its own."""
     found = {}
     for finding in findings:
-        # In parentheses it can only read.
-        table = connection.sql(f"FROM (\n{finding.sql}\n) LIMIT {MAX_ANSWER_ROWS + 1}").to_arrow_table()
+        select = sqlfiles.one_select(connection, finding.sql)
+        table = connection.sql(f"FROM (\n{select}\n) LIMIT {MAX_ANSWER_ROWS + 1}").to_arrow_table()
         found[finding.id] = _answer(table, table.num_rows > MAX_ANSWER_ROWS)
     return found
 

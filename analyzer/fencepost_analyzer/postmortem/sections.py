@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fencepost_analyzer import text, timeline
-from fencepost_analyzer.postmortem.evidence import Derived, queried
+from fencepost_analyzer.postmortem.evidence import MAX_ANSWER_ROWS, Derived, queried
 from fencepost_analyzer.postmortem.folder import OWN_INVARIANTS, OWN_MAPPINGS, Index, recording_path
 from fencepost_analyzer.replay import Replay
 from fencepost_analyzer.text import code, markdown
@@ -156,7 +156,7 @@ def _queries(page: Page) -> str:
         answer = page.derived.answers[finding.id]
         path = f"evidence/queries/{finding.id}"
         found = (
-            f"more than {text.counted(len(answer.rows), 'row')}"
+            f"more than {text.counted(MAX_ANSWER_ROWS, 'row')}"
             if answer.cut
             else text.counted(len(answer.rows), "row")
         )

@@ -15,7 +15,7 @@ from fencepost_analyzer import text
 from fencepost_analyzer.case import Case, open_case
 from fencepost_analyzer.catalogue import failure_modes
 from fencepost_analyzer.postmortem import page
-from fencepost_analyzer.postmortem.evidence import Derived, Spec, ask, derive
+from fencepost_analyzer.postmortem.evidence import MAX_ANSWER_ROWS, Derived, Spec, ask, derive
 from fencepost_analyzer.postmortem.folder import (
     INDEX,
     MAX_FILE_BYTES,
@@ -125,9 +125,15 @@ def attach_query(folder: Path, sql: str, name: str) -> str:
     with _attaching(folder) as (index, number):
         base = f"evidence/attached/{number:02d}-{plain_name(name)}"
         with own_sql(folder, index, OWN_MAPPINGS) as mappings:
-            answer = ask(open_recording(folder / recording_path(index.recording)), sql, mappings=mappings)
+            recording = open_recording(folder / recording_path(index.recording))
+            answer, again = (ask(recording, sql, mappings=mappings) for _ in range(2))
+        if answer != again:
+            raise PostmortemError(
+                "The query answers otherwise each time that it is asked, so it proves nothing: leave out what changes "
+                "(now(), random()), and order what a LIMIT cuts."
+            )
         files = {f"{base}.sql": sql.encode("utf-8"), f"{base}.json": answer.to_bytes()}
-        rows = f"more than {len(answer.rows):,}" if answer.cut else f"{len(answer.rows):,}"
+        rows = f"more than {MAX_ANSWER_ROWS:,}" if answer.cut else f"{len(answer.rows):,}"
         paths = {"sql": f"{base}.sql", "result": f"{base}.json"}
         _add(folder, index, {"kind": "query", "name": plain_name(name), "rows": rows, **paths}, files)
     return paths["sql"]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fencepost_recorder.errors import (
     ImportFailed,
     InvalidRecordingId,
+    ReceiverError,
     RecorderError,
     RecordingDamaged,
     RecordingExists,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from fencepost_recorder.installing import install
     from fencepost_recorder.manifest import FileEntry, Manifest, Producer
     from fencepost_recorder.processor import RecordingSpanProcessor
+    from fencepost_recorder.receiver.service import Receiver
     from fencepost_recorder.recording import Recording, open_recording
     from fencepost_recorder.sealing import recover, seal
 
@@ -35,6 +37,8 @@ __all__ = [
     "InvalidRecordingId",
     "Manifest",
     "Producer",
+    "Receiver",
+    "ReceiverError",
     "RecorderError",
     "Recording",
     "RecordingDamaged",
@@ -68,6 +72,7 @@ _LATER = {
     "Manifest": "manifest",
     "Producer": "manifest",
     "RecordingSpanProcessor": "processor",
+    "Receiver": "receiver.service",
     "Recording": "recording",
     "open_recording": "recording",
     "recover": "sealing",

@@ -8,10 +8,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from fencepost_recorder.errors import StorageError, printable
 
+Buffer = bytes | bytearray | memoryview
+MAX_PIECES = 1024
 _TEMPORARY = ".tmp"
 _REASONS = {
     errno.ENOSPC: "the disk is full: free some space and try again",
@@ -128,9 +131,30 @@ def write(descriptor: int, data: memoryview) -> int:
     return os.write(descriptor, data)
 
 
+def write_pieces(descriptor: int, pieces: Sequence[Buffer]) -> int:
+    """writev(2), of at most `MAX_PIECES` pieces."""
+    return os.writev(descriptor, pieces)
+
+
 def sync(descriptor: int) -> None:
     """fsync(2)."""
     os.fsync(descriptor)
+
+
+def sync_data(descriptor: int) -> None:
+    """fdatasync(2): the bytes, and the size of the file."""
+    os.fdatasync(descriptor)
+
+
+def truncate(descriptor: int, size: int) -> None:
+    """ftruncate(2)."""
+    os.ftruncate(descriptor, size)
+
+
+def create(path: Path) -> int:
+    """open(2) of a new file of the owner alone, to append to; raises OSError when there is one already."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    return os.open(path, flags, 0o600)
 
 
 def rename(source: Path, target: Path) -> None:

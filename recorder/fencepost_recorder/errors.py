@@ -14,6 +14,14 @@ class StorageError(RecorderError):
     """The recordings folder cannot be written: free some space or choose another folder, then try again."""
 
 
+class Overloaded(RecorderError):
+    """The recorder has as much to do as it can: send the request again later."""
+
+
+class ReceiverError(RecorderError):
+    """The receiver cannot start: choose another address."""
+
+
 class InvalidRecordingId(RecorderError):
     """A recording id is 1 to 64 characters out of A-Z a-z 0-9 _ and -."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from fencepost_recorder.encode import varint
 from fencepost_recorder.source import Source, unzstd
@@ -14,7 +15,8 @@ from fencepost_recorder.source import Source, unzstd
 RESOURCE_SPANS = 1  # of TracesData and ExportTraceServiceRequest
 SCOPE_SPANS = 2  # of ResourceSpans
 SPANS = 2  # of ScopeSpans
-_LENGTH_DELIMITED = 2
+LENGTH_DELIMITED = 2
+Buffer = bytes | bytearray | memoryview
 _FIXED = {1: 8, 5: 4}
 
 
@@ -26,18 +28,53 @@ class Framing:
     read: Callable[[Source, int], Iterator[bytes | str]]
 
 
+class Field(NamedTuple):
+    """Where a field of a message lies: its tag from `head` on, its content from `start` to `end`."""
+
+    number: int
+    kind: int
+    head: int
+    start: int
+    end: int
+
+
 def fields(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Field number and bytes of each field of a message; raises ValueError when it is none."""
-    for number, _, start, end in _spans(data):
-        yield number, data[start:end]
+    for one in located(data, 0, len(data)):
+        yield one.number, data[one.start : one.end]
 
 
 def without(data: bytes, number: int) -> bytes:
     """The message without the fields of that number; raises ValueError when it is none."""
-    return b"".join(data[head:end] for found, head, _, end in _spans(data) if found != number)
+    return b"".join(data[one.head : one.end] for one in located(data, 0, len(data)) if one.number != number)
 
 
-def read_varint(data: bytes, at: int) -> tuple[int, int]:
+def located(data: Buffer, at: int, end: int) -> Iterator[Field]:
+    """The fields of the message between two offsets of `data`; raises ValueError when there is none."""
+    while at < end:
+        found = field_at(data, at, end)
+        yield found
+        at = found.end
+
+
+def field_at(data: Buffer, head: int, end: int) -> Field:
+    """The field that starts at an offset and ends at `end` at the latest; raises ValueError when there is none."""
+    tag, at = read_varint(data, head)
+    kind, number = tag & 7, tag >> 3
+    if kind == LENGTH_DELIMITED:
+        size, at = read_varint(data, at)
+    elif kind in _FIXED:
+        size = _FIXED[kind]
+    elif kind == 0:
+        size = read_varint(data, at)[1] - at
+    else:
+        raise ValueError("its bytes are no OTLP message")
+    if number == 0 or at + size > end:
+        raise ValueError("its bytes are no OTLP message")
+    return Field(number, kind, head, at, at + size)
+
+
+def read_varint(data: Buffer, at: int) -> tuple[int, int]:
     """The varint at an offset and the offset behind it; raises ValueError when there is none."""
     value = shift = 0
     while at < len(data) and shift < 70:
@@ -48,27 +85,6 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
             return value, at
         shift += 7
     raise ValueError("its bytes are no OTLP message")
-
-
-def _spans(data: bytes) -> Iterator[tuple[int, int, int, int]]:
-    """Of each field: its number, where it starts, where its content starts, where it ends."""
-    at = 0
-    while at < len(data):
-        head = at
-        tag, at = read_varint(data, at)
-        kind, number = tag & 7, tag >> 3
-        if kind == _LENGTH_DELIMITED:
-            size, at = read_varint(data, at)
-        elif kind in _FIXED:
-            size = _FIXED[kind]
-        elif kind == 0:
-            size = read_varint(data, at)[1] - at
-        else:
-            raise ValueError("its bytes are no OTLP message")
-        if number == 0 or at + size > len(data):
-            raise ValueError("its bytes are no OTLP message")
-        yield number, head, at, at + size
-        at += size
 
 
 def detect(source: Source, limit: int) -> Framing | None:

@@ -1,0 +1,115 @@
+"""What the receiver takes at most, how it proves who it is, and the counts it keeps."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fencepost_recorder.errors import Overloaded
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Each bound of the receiver; sizes in bytes, times in seconds.
+
+    `body_bytes` bounds one request once decompressed; `in_flight_bytes` all bodies together, from their first byte
+    until they are on disk; `connections` the threads that serve HTTP, and `grpc_threads` those that serve gRPC.
+    A request has `request_seconds` from its first byte to its last, a kept-alive connection `idle_seconds` between
+    requests. `spans` and `groups` (resources and scopes) bound a request, `elements` (attributes, values, events,
+    links) one span or resource, and `depth` the nesting of its JSON.
+    """
+
+    body_bytes: int = 16 * MIB
+    in_flight_bytes: int = 64 * MIB
+    connections: int = 128
+    grpc_threads: int = 16
+    request_seconds: float = 15.0
+    idle_seconds: float = 60.0
+    spans: int = 131_072
+    groups: int = 16_384
+    elements: int = 65_536
+    depth: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """The server's certificate chain and private key, PEM files; with `clients`, theirs must be signed by that CA."""
+
+    certificate: Path
+    key: Path
+    clients: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a receiver has answered so far.
+
+    `requests` were answered, whatever the answer; `spans` are acknowledged and on disk, `bytes` of them; `rejected`
+    spans were refused within requests that were otherwise kept; `refused` requests were turned away for good, by
+    reason; `busy` ones were asked to come again.
+    """
+
+    requests: int = 0
+    spans: int = 0
+    bytes: int = 0
+    rejected: int = 0
+    busy: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+
+
+class Tally:
+    """Counts, by any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._requests = self._spans = self._bytes = self._rejected = self._busy = 0
+        self._refused: dict[str, int] = {}
+
+    def kept(self, spans: int, size: int, rejected: int) -> None:
+        """A request was taken: `spans` of it are on disk, in `size` bytes."""
+        with self._lock:
+            self._requests += 1
+            self._spans += spans
+            self._bytes += size
+            self._rejected += rejected
+
+    def busy(self) -> None:
+        """A request has to come again."""
+        with self._lock:
+            self._requests += 1
+            self._busy += 1
+
+    def refused(self, reason: str) -> None:
+        """A request was turned away for good."""
+        with self._lock:
+            self._requests += 1
+            self._refused[reason] = self._refused.get(reason, 0) + 1
+
+    def counts(self) -> Counts:
+        """The counts as they stand."""
+        with self._lock:
+            refused = dict(sorted(self._refused.items()))
+            return Counts(self._requests, self._spans, self._bytes, self._rejected, self._busy, refused)
+
+
+class Budget:
+    """Bytes that may be in memory at once; whoever comes when they are used up has to come again."""
+
+    def __init__(self, limit: int) -> None:
+        self._lock = threading.Lock()
+        self._left = limit
+
+    def take(self, size: int) -> None:
+        """Reserve bytes; raises Overloaded when there are not so many left."""
+        with self._lock:
+            if size > self._left:
+                raise Overloaded("the receiver holds as many requests as it can: send this one again")
+            self._left -= size
+
+    def give(self, size: int) -> None:
+        """Return reserved bytes."""
+        with self._lock:
+            self._left += size

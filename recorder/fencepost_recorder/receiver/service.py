@@ -1,0 +1,102 @@
+"""The OTLP receiver: the faces it shows to clients, over one log."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from fencepost_recorder.commitlog import CommitLog
+from fencepost_recorder.errors import ReceiverError, printable
+from fencepost_recorder.receiver.intake import Intake
+from fencepost_recorder.receiver.limits import Budget, Counts, Limits, Tally, Tls
+from fencepost_recorder.receiver.listening import HttpFace, is_loopback, server_context
+from fencepost_recorder.receiver.overhttp import Desk
+from fencepost_recorder.wal import MAX_PAYLOAD_BYTES
+
+Address = tuple[str, int]
+
+
+class Receiver:
+    """Receives OTLP traces over HTTP, gRPC or both, and keeps them in a log of its own in the folder `wal`.
+
+    An acknowledged request is on disk. `http` and `grpc` are addresses to bind, a host and a port, where 0 is any
+    free one. Any other address than a loopback one needs `tls` and a bearer `token`; a token alone is asked for on
+    loopback too.
+    """
+
+    def __init__(
+        self,
+        wal: Path,
+        *,
+        http: Address | None,
+        grpc: Address | None = None,
+        limits: Limits | None = None,
+        tls: Tls | None = None,
+        token: str | None = None,
+    ) -> None:
+        self._wal = Path(wal)
+        self._http, self._grpc = http, grpc
+        self._limits = limits or Limits()
+        self._tls, self._token = tls, token
+        self._tally = Tally()
+        self._stopping = False
+        self._log: CommitLog | None = None
+        self._face: HttpFace | None = None
+
+    @property
+    def http_address(self) -> Address | None:
+        """Where it receives over HTTP, once started."""
+        return self._face.address if self._face is not None else None
+
+    @property
+    def grpc_address(self) -> Address | None:
+        """Where it receives over gRPC, once started."""
+        return None
+
+    @property
+    def producer(self) -> str | None:
+        """The name its log goes by, once started."""
+        return self._log.producer if self._log is not None else None
+
+    def counts(self) -> Counts:
+        """What was answered so far."""
+        return self._tally.counts()
+
+    def start(self) -> None:
+        """Bind and serve, in threads. Raises ReceiverError when that cannot be, StorageError without a log."""
+        self._check()
+        context = server_context(self._tls) if self._tls is not None else None
+        budget = Budget(self._limits.in_flight_bytes)
+        log = CommitLog(self._wal, queue_bytes=self._limits.in_flight_bytes)
+        try:
+            intake = Intake(log, self._limits, self._tally)
+            if self._http is not None:
+                desk = Desk(intake, self._limits, budget, self._token, lambda: self._stopping, self._tally.busy)
+                self._face = HttpFace(self._http, desk, context)
+        except BaseException:
+            log.discard()
+            raise
+        self._log = log
+        if self._face is not None:
+            self._face.start()
+
+    def stop(self, grace_seconds: float = 5.0) -> None:
+        """Accept nothing more, finish what is under way for so long, then end the log. Raises StorageError."""
+        self._stopping = True
+        deadline = time.monotonic() + grace_seconds
+        if self._face is not None:
+            self._face.stop(deadline)
+        if self._log is not None:
+            self._log.close()
+
+    def _check(self) -> None:
+        if self._http is None and self._grpc is None:
+            raise ReceiverError("there is no address to receive on: give one for HTTP or gRPC")
+        if self._limits.body_bytes > MAX_PAYLOAD_BYTES:
+            raise ReceiverError("a request may hold at most 16 MiB: choose a smaller limit")
+        for address in (self._http, self._grpc):
+            if address is not None and not is_loopback(address[0]) and (self._tls is None or not self._token):
+                raise ReceiverError(
+                    f"{printable(address[0])} can be reached from elsewhere: give a TLS certificate and a bearer "
+                    "token, or listen on 127.0.0.1"
+                )

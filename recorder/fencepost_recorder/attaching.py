@@ -20,6 +20,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
+from fencepost_recorder import shortcomings
 from fencepost_recorder.errors import RecorderError, printable
 from fencepost_recorder.processor import RecordingSpanProcessor
 from fencepost_recorder.writer import LogWriter
@@ -32,7 +33,6 @@ _EXPORTERS = (
     "opentelemetry.exporter.otlp.proto.http.trace_exporter",
     "opentelemetry.exporter.otlp.proto.grpc.trace_exporter",
 )
-_WHOLE_SAMPLERS = ("AlwaysOnSampler", "ParentBased{root:AlwaysOnSampler,remoteParentSampled:AlwaysOnSampler,")
 
 
 class AttachedProcessor(RecordingSpanProcessor):
@@ -118,16 +118,8 @@ def _attach_to(provider: Any, folder: Path) -> None:
 
 def _processor(provider: Any, folder: Path) -> AttachedProcessor:
     if _State.processor is None:
-        _State.processor = AttachedProcessor(folder, notes=_notes(provider))
+        _State.processor = AttachedProcessor(folder, notes=shortcomings.of_sampler(getattr(provider, "sampler", None)))
     return _State.processor
-
-
-def _notes(provider: Any) -> list[tuple[str, str]]:
-    """A sampler leaves spans out before anybody sees them: the recording must know."""
-    description = str(getattr(getattr(provider, "sampler", None), "get_description", lambda: "AlwaysOnSampler")())
-    if description.startswith(_WHOLE_SAMPLERS):
-        return []
-    return [("sampled", f"the process records only what its sampler lets through: {printable(description, 200)}")]
 
 
 def _add(provider: Any, processor: AttachedProcessor) -> None:

@@ -18,6 +18,7 @@ CAUSES = (
     "unsequenced",
     "unrecorded",
     "sampled",
+    "truncated",
     "refused",
     "dropped_attributes",
     "dropped_events",

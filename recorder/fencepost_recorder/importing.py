@@ -20,7 +20,7 @@ from fencepost_recorder.rows import attributes_of, check_span, parsed
 from fencepost_recorder.scratch import scratch
 from fencepost_recorder.sealing import seal_as
 from fencepost_recorder.source import DEFAULT_LIMITS, Limits, Source
-from fencepost_recorder.wal import MAX_PAYLOAD_BYTES, FrameType
+from fencepost_recorder.wal import MAX_PAYLOAD_BYTES, NO_REF, FrameType
 from fencepost_recorder.writer import LogWriter
 
 # No recording's id begins with a dot.
@@ -189,7 +189,7 @@ class _Log:
         self._append(FrameType.NOTE, dumps(asdict(gap)).encode(), 0)
 
     def _append(self, kind: FrameType, payload: bytes, ref: int) -> int:
-        sequence = self._writer.append(kind, payload, max(ref, 0))
+        sequence = self._writer.append(kind, payload, ref if ref >= 0 else NO_REF)
         if sequence < 0:
             raise StorageError(
                 f"cannot write {printable(self._writer.path.parents[3])}: "

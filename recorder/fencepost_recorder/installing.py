@@ -11,7 +11,7 @@ from pathlib import Path
 
 from opentelemetry import trace
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.util.types import AttributeValue
@@ -31,11 +31,12 @@ def install(
 ) -> None:
     """Record every span of this process, and of the children it forks, into the folder `wal` or $FENCEPOST_WAL.
 
-    Sets the global TracerProvider of the OpenTelemetry SDK: every span sampled, RecordingSpanProcessor its only
-    processor. Its resource says service.name, service.instance.id (unique per process), host.name and process.pid,
-    then what OTEL_RESOURCE_ATTRIBUTES and `attributes` say. No network, no threads. Spans are on disk when the call
-    that started or ended them returns, so there is nothing to flush before exit. A process that is recorded into that
-    folder already, through `opentelemetry-instrument`, stays as it is if the provider is one that its own set-up chose.
+    Sets the global TracerProvider of the OpenTelemetry SDK: every span sampled, no limit on the length of values,
+    RecordingSpanProcessor its only processor. Its resource says service.name, service.instance.id (unique per
+    process), host.name and process.pid, then what OTEL_RESOURCE_ATTRIBUTES and `attributes` say. No network, no
+    threads. Spans are on disk when the call that started or ended them returns, so there is nothing to flush before
+    exit. A process that is recorded into that folder already, through `opentelemetry-instrument`, stays as it is if
+    the provider is one that its own set-up chose.
 
     Raises RecorderError when no folder is named, when this process has a TracerProvider already, or when
     OTEL_SDK_DISABLED would make it record nothing; StorageError when the folder cannot be written to.
@@ -53,7 +54,9 @@ def install(
     resource = resource_of(service_name, attributes or {})
     processor = RecordingSpanProcessor(folder)
     processor.expect(resource)
-    provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, id_generator=id_generator)
+    # Limits on the length of values would cut keys and ids, and nobody would count it.
+    whole = SpanLimits(max_attribute_length=SpanLimits.UNSET, max_span_attribute_length=SpanLimits.UNSET)
+    provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, id_generator=id_generator, span_limits=whole)
     provider.add_span_processor(processor)
     trace.set_tracer_provider(provider)
 

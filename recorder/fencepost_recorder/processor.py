@@ -17,9 +17,10 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
+from fencepost_recorder import shortcomings
 from fencepost_recorder.encode import encode_resource, encode_scope, encode_span
 from fencepost_recorder.halves import SpanHalves
-from fencepost_recorder.wal import FrameType
+from fencepost_recorder.wal import NO_REF, FrameType
 from fencepost_recorder.writer import LogWriter
 
 _START, _END, _WHOLE = int(FrameType.START), int(FrameType.END), int(FrameType.WHOLE)
@@ -118,11 +119,16 @@ class RecordingSpanProcessor(SpanProcessor):
             writer.lose()
 
     def _open(self) -> LogWriter:
-        writer = LogWriter(self._folder)
-        for cause, sentence in self._notes:
-            writer.note(cause, sentence)
-        self._writer = writer
+        self._writer = writer = LogWriter(self._folder)
+        self._noted: set[tuple[str, str]] = set()
+        self._note(writer, self._notes)
         return writer
+
+    def _note(self, writer: LogWriter, notes: Iterable[tuple[str, str]]) -> None:
+        for note in notes:
+            if note not in self._noted:
+                self._noted.add(note)
+                writer.note(*note)
 
     def _introduce(self, writer: LogWriter, span: ReadableSpan) -> int:
         """Write the span's resource and scope frames, unless written; the sequence of the scope's."""
@@ -134,19 +140,20 @@ class RecordingSpanProcessor(SpanProcessor):
             known = self._scopes.get(key)
             if known is not None:
                 return known[0]  # another thread was faster
+            self._note(writer, shortcomings.of_span(span))
             resource_ref = self._introduce_resource(writer, resource)
-            scope_ref = writer.append(FrameType.SCOPE, encode_scope(scope), max(resource_ref, 0))
-            if scope_ref >= 0 and resource_ref >= 0:
+            scope_ref = _written(writer.append(FrameType.SCOPE, encode_scope(scope), resource_ref))
+            if NO_REF not in (scope_ref, resource_ref):
                 # The objects are kept, so that no other object can come to have their id().
                 self._scopes[key] = (scope_ref, resource, scope)
-            return max(scope_ref, 0)
+            return scope_ref
 
     def _introduce_resource(self, writer: LogWriter, resource: Resource) -> int:
         known = self._resources.get(id(resource))
         if known is not None:
             return known[0]
-        ref = writer.append(FrameType.RESOURCE, encode_resource(resource, self._own_identity(resource)))
-        if ref >= 0:
+        ref = _written(writer.append(FrameType.RESOURCE, encode_resource(resource, self._own_identity(resource))))
+        if ref != NO_REF:
             self._resources[id(resource)] = (ref, resource)
         return ref
 
@@ -176,6 +183,11 @@ class RecordingSpanProcessor(SpanProcessor):
         self._forget_frames()
         if parent is not None:
             parent.forget()
+
+
+def _written(sequence: int) -> int:
+    """What may be referred to: a frame that could not be written is none, not the first that there is."""
+    return sequence if sequence >= 0 else NO_REF
 
 
 def _call(method: weakref.WeakMethod[Any]) -> None:

@@ -44,6 +44,8 @@ _READABLE = (1, 2)
 SEGMENT_BYTES = 64 * 1024 * 1024
 MAX_PAYLOAD_BYTES = 16 * 1024 * 1024
 MAX_SEQUENCE = 2**63 - 1
+NO_REF = 2**64 - 1
+"""The `ref` of a frame whose own frame of reference could not be written; no frame has this number."""
 
 _PREAMBLE = struct.Struct("<8sHHI")
 _LOSS = struct.Struct("<QQQQQII")

@@ -27,6 +27,7 @@ from fencepost_analyzer.database import (
     lock,
     resource,
     rows,
+    settle_disputes,
     tidy_events,
 )
 from fencepost_analyzer.errors import InvariantError
@@ -36,6 +37,10 @@ from fencepost_analyzer.mapping import load_mappings, map_spans
 from fencepost_analyzer.verdicts import Finding, Judgement, Report, Verdict, Witness, merge, span_needed
 
 MAX_WITNESSES = 10
+_DOUBTS = {
+    "gapped": " But spans of that time may be missing, so this is not certain.",
+    "disputed": " But one of these spans was recorded twice, with different content, so this is not certain.",
+}
 
 
 class Recording(Protocol):
@@ -138,6 +143,7 @@ def opened(
     chosen = load_mappings(mappings) if chosen is None else chosen
     tables = {"spans": recording.spans(), "gaps": conform(recording.gaps(), GAPS, "gaps")}
     with database(tables, memory_limit=memory_limit, threads=threads) as connection:
+        settle_disputes(connection)
         unmapped = map_spans(connection, chosen)
         create_views(connection, keep=keep)
         yield connection, unmapped
@@ -148,6 +154,7 @@ def _judging(events: pa.Table, gaps: pa.Table | None) -> Iterator[duckdb.DuckDBP
     gaps = GAPS.empty_table() if gaps is None else conform(gaps, GAPS, "gaps")
     with duckdb.connect(":memory:") as connection:
         load(connection, "gaps", gaps)
+        settle_disputes(connection, among_spans=False)
         tidy_events(connection, conform(events, EVENTS, "events"))
         lock(connection)
         create_views(connection, keep=True)
@@ -217,10 +224,9 @@ def _tallies(connection: duckdb.DuckDBPyConnection) -> dict[tuple[str, int], _Ta
 def _witnesses(connection: duckdb.DuckDBPyConnection, most: int) -> dict[str, tuple[Witness, ...]]:
     listed = connection.execute(resource("views/witnesses.sql"), {"most": most}).fetchall()
     found: dict[str, list[Witness]] = defaultdict(list)
-    for name, verdict, job_id, at, span_ids, sentence, gapped in listed:
-        doubt = " But spans of that time may be missing, so this is not certain." if gapped else ""
+    for name, verdict, job_id, at, span_ids, sentence, doubt in listed:
         spans = tuple(dict.fromkeys(span for span in span_ids or () if span is not None))
-        found[name].append(Witness(verdict, job_id, at, spans, sentence + doubt))
+        found[name].append(Witness(verdict, job_id, at, spans, sentence + _DOUBTS.get(doubt, "")))
     return {name: tuple(witnesses) for name, witnesses in found.items()}
 
 

@@ -155,6 +155,18 @@ def _created(connection: duckdb.DuckDBPyConnection, name: str, text: str) -> boo
     return True
 
 
+def settle_disputes(connection: duckdb.DuckDBPyConnection, *, among_spans: bool = True) -> None:
+    """Makes `disputed`, the ids of spans that were recorded with different contents, and leaves one row of each in
+    `spans`: what is told twice must not count twice. Where there are events only, nothing is disputed."""
+    connection.execute("CREATE TABLE disputed (trace_id VARCHAR, span_id VARCHAR)")
+    known = "SELECT 1 FROM gaps WHERE cause = 'conflicting_duplicate' LIMIT 1"
+    if among_spans and connection.execute(known).fetchall():
+        connection.execute(f"CREATE TEMP TABLE aside AS {resource('views/disputed.sql')}")
+        connection.execute("INSERT INTO disputed SELECT DISTINCT trace_id, span_id FROM aside")
+        connection.execute('DELETE FROM spans WHERE rowid IN (SELECT "row" FROM aside)')
+        connection.execute("DROP TABLE aside")
+
+
 def tidy_events(connection: duckdb.DuckDBPyConnection, source: pa.Table | str) -> None:
     """Makes the table `events` from an Arrow table, or from a table of the connection, which must be one of ours:
     impossible times become null, and every event of an execution gets its id."""

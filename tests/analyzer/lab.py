@@ -82,9 +82,9 @@ def hostile_lines() -> Iterator[str]:
     each job's first effect applied twice, and resources and scopes just as bad."""
     for number, name in enumerate(HOSTILE):
         spans = [
-            _span(number, 0, f"send {name}", name, {"job.settle.accepted": True, "job.effects.total": 2}),
+            span(number, 0, f"send {name}", name, {"job.settle.accepted": True, "job.effects.total": 2}),
             *(
-                _span(
+                span(
                     number,
                     copy,
                     f"write {name}",
@@ -93,16 +93,16 @@ def hostile_lines() -> Iterator[str]:
                 )
                 for copy in (1, 2)
             ),
-            _span(number, 3, "crash", None, {"job.signal": name}),
+            span(number, 3, "crash", None, {"job.signal": name}),
         ]
         resource = {"attributes": _attributes({"service.name": name, "host.name": name, "service.instance.id": name})}
         scopes = [{"scope": {"name": "fencepost.runtime"}, "spans": spans}]
         if number == 0:
-            scopes.append({"scope": {"name": name}, "spans": [_span(99, 0, name, name, {})]})
+            scopes.append({"scope": {"name": name}, "spans": [span(99, 0, name, name, {})]})
         yield json.dumps({"resourceSpans": [{"resource": resource, "scopeSpans": scopes}]})
 
 
-def _span(number: int, index: int, name: str, job: str | None, attributes: Mapping[str, Any]) -> dict[str, Any]:
+def span(number: int, index: int, name: str, job: str | None, attributes: Mapping[str, Any]) -> dict[str, Any]:
     start = 1_700_000_000_000_000_000 + number * 1_000_000 + index * 1_000
     about = {"job.worker.id": f"worker {name}", "messaging.destination.name": f"queue {name}", **attributes}
     if job is not None:
@@ -170,10 +170,10 @@ def doubtful_lines() -> Iterator[str]:
     """OTLP JSON lines of two jobs; of the second, one effect was written and then perhaps again: nobody was told."""
     about = {"job.effect.key": "second/debit", "job.effect.index": 0}
     spans = [
-        _span(0, 0, "send q", "first", {"job.settle.accepted": True, "job.effects.total": 1}),
-        _span(0, 1, "send q", "second", {"job.settle.accepted": True, "job.effects.total": 1}),
-        _span(0, 2, "write debit", "second", {**about, "job.effect.applied": True}),
-        _span(0, 3, "write debit", "second", {**about, "error.type": "ConnectionLost"}),
+        span(0, 0, "send q", "first", {"job.settle.accepted": True, "job.effects.total": 1}),
+        span(0, 1, "send q", "second", {"job.settle.accepted": True, "job.effects.total": 1}),
+        span(0, 2, "write debit", "second", {**about, "job.effect.applied": True}),
+        span(0, 3, "write debit", "second", {**about, "error.type": "ConnectionLost"}),
     ]
     scope = {"scope": {"name": "fencepost.runtime"}, "spans": spans}
     yield json.dumps({"resourceSpans": [{"resource": {}, "scopeSpans": [scope]}]})

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pytest
+from analyzer.lab import span
 from analyzer.pairs.loading import cases
 from benchmarks.damage import lose
 from benchmarks.generator import ANOMALIES, HARMLESS, START, History, S, generate, table
@@ -20,6 +21,8 @@ from fencepost_analyzer.check import check, judge, judge_many, opened
 from fencepost_analyzer.database import EVENTS, GAPS, events_table
 from fencepost_analyzer.errors import EventsError, InvariantError, SqlFileError
 from fencepost_analyzer.verdicts import Report
+from fencepost_recorder import Recording, import_otlp
+from fencepost_recorder.schema import SPANS
 
 HEADER = """-- id: SHOP-1
 -- title: no refunds
@@ -195,6 +198,62 @@ def test_a_doubt_is_not_doubted_again_because_of_a_gap(own: Invariant) -> None:
     text = REFUNDS.replace("SELECT schedule", "SELECT 'unknown' AS verdict, 0 AS absent_since, schedule")
     finding = judge(events_table([write_of("refund")]), gap(), extra=[own(text)]).finding("SHOP-1")
     assert finding.witnesses[0].sentence == "Refunded j."
+
+
+def told_twice(tmp_path: Path, *contents: Mapping[str, object]) -> Recording:
+    """An import of one job, enqueued once, whose write has one id and several contents."""
+    about = {"job.effect.key": "pay/debit", "job.effect.index": 0}
+    spans = [
+        span(0, 0, "send q", "pay", {"job.settle.accepted": True, "job.effects.total": 1}),
+        *(span(0, 1, "write debit", "pay", {**about, **content}) for content in contents),
+    ]
+    scope = {"scope": {"name": "fencepost.runtime"}, "spans": spans}
+    (tmp_path / "traces.jsonl").write_text(json.dumps({"resourceSpans": [{"resource": {}, "scopeSpans": [scope]}]}))
+    return import_otlp([tmp_path / "traces.jsonl"], tmp_path / "recordings", "twice", tool_version="test")
+
+
+def test_a_span_that_was_sent_twice_with_other_content_is_no_second_effect(tmp_path: Path) -> None:
+    applied = {"job.effect.applied": True}
+    recording = told_twice(tmp_path, applied, {**applied, "another": "attribute"})
+    assert recording.spans().num_rows == 3
+    report = check(recording)
+    assert report.finding("INV-001").verdict == "unknown"
+    assert report.violated == ()
+    with opened(recording) as (connection, _):
+        assert connection.execute("SELECT count(*) FROM events WHERE event = 'write'").fetchone() == (1,)
+
+
+def test_of_one_id_the_span_that_ended_is_judged_else_the_first() -> None:
+    base = {"name": "write k", "scope_name": "fencepost.runtime", "trace_id": "t", "producer": "p"}
+    told = [
+        {"span_id": "a", "producer_seq": 1, "span_attributes": "open"},
+        {"span_id": "a", "producer_seq": 2, "span_attributes": "ended", "duration_time_unix_nano": 1},
+        {"span_id": "b", "producer_seq": 4, "span_attributes": "second", "duration_time_unix_nano": 1},
+        {"span_id": "b", "producer_seq": 3, "span_attributes": "first", "duration_time_unix_nano": 1},
+        {"span_id": "c", "producer_seq": 5, "span_attributes": "late", "received_time_unix_nano": 2},
+        {"span_id": "c", "producer_seq": 5, "span_attributes": "early", "received_time_unix_nano": 1},
+        {"span_id": "d", "producer_seq": 6, "span_attributes": "only"},
+    ]
+    rows = pa.Table.from_pylist([base | row for row in told], schema=SPANS)
+    for gaps, kept in (
+        (gap(cause="conflicting_duplicate"), ["early", "ended", "first", "only"]),
+        (gap(cause="torn_tail"), sorted(row["span_attributes"] for row in told)),
+    ):
+        with opened(Fake(rows, gaps)) as (connection, _):
+            found = connection.execute("SELECT span_attributes FROM spans ORDER BY ALL").fetchall()
+        assert [content for (content,) in found] == kept
+
+
+def test_a_violation_that_shows_a_span_of_two_contents_is_unknown(tmp_path: Path) -> None:
+    """Two writes of one effect, but of one of them there is a copy that says it was refused."""
+    applied = {"job.effect.applied": True}
+    recording = told_twice(tmp_path, applied, {"job.effect.applied": False, "job.reason": "fenced"})
+    rows = recording.spans().to_pylist()
+    again = next(row for row in rows if row["name"] == "write debit") | {"span_id": "e" * 16}
+    twice = pa.concat_tables([recording.spans(), pa.Table.from_pylist([again], schema=recording.spans().schema)])
+    finding = check(Fake(twice, recording.gaps())).finding("INV-001")
+    assert (finding.verdict, finding.violations, finding.unknowns) == ("unknown", 0, 1)
+    assert "recorded twice, with different content" in finding.witnesses[0].sentence
 
 
 @pytest.mark.parametrize(

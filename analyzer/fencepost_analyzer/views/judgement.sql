@@ -1,6 +1,21 @@
 -- What gaps do to what the invariants found. A row that claims the absence of something is only as good as the
--- recording of the time and the producer it speaks of: where a gap touches both, it is unknown. This is the one
--- place where gaps meet violations; NULL is "any" on either side.
+-- recording of the time and the producer it speaks of: where a gap touches both, it is unknown. A row that shows a span
+-- which was recorded with different contents shows only one of them, so it is unknown, too. This is the one place where
+-- gaps meet violations; NULL is "any" on either side.
+WITH touched AS (
+    SELECT DISTINCT claim.rowid AS row
+    FROM found AS claim
+    JOIN gaps
+        ON coalesce(gaps.producer = claim.absent_from, TRUE)
+        AND coalesce(gaps.since_unix_nano <= claim.absent_until, TRUE)
+        AND coalesce(gaps.until_unix_nano >= claim.absent_since, TRUE)
+    WHERE claim.polarity = '-' OR claim.absent_since IS NOT NULL OR claim.absent_until IS NOT NULL
+),
+contradicted AS (
+    SELECT DISTINCT claim.rowid AS row
+    FROM found AS claim
+    JOIN disputed ON list_contains(claim.span_ids, disputed.span_id)
+)
 SELECT
     found.id,
     found.schedule,
@@ -8,18 +23,13 @@ SELECT
     found.at,
     found.span_ids,
     found.missing,
-    found.verdict = 'violated' AND touched.row IS NOT NULL AS gapped,
-    CASE WHEN gapped THEN 'unknown' ELSE found.verdict END AS verdict,
+    CASE
+        WHEN found.verdict <> 'violated' THEN NULL
+        WHEN contradicted.row IS NOT NULL THEN 'disputed'
+        WHEN touched.row IS NOT NULL THEN 'gapped'
+    END AS doubt,
+    CASE WHEN doubt IS NULL THEN found.verdict ELSE 'unknown' END AS verdict,
     found.sentence
 FROM found
-LEFT JOIN (
-    SELECT DISTINCT claim.rowid AS row
-    FROM found AS claim
-    JOIN gaps
-        ON coalesce(gaps.producer = claim.absent_from, TRUE)
-        AND coalesce(gaps.since_unix_nano <= claim.absent_until, TRUE)
-        AND coalesce(gaps.until_unix_nano >= claim.absent_since, TRUE)
-    WHERE claim.verdict = 'violated'
-        AND (claim.polarity = '-' OR claim.absent_since IS NOT NULL OR claim.absent_until IS NOT NULL)
-) AS touched
-    ON found.rowid = touched.row
+LEFT JOIN touched ON found.rowid = touched.row
+LEFT JOIN contradicted ON found.rowid = contradicted.row

@@ -1,5 +1,5 @@
 -- The shortest evidence first: violations before doubts, few spans before many.
-SELECT id, verdict, job_id, "at", span_ids, sentence, gapped
+SELECT id, verdict, job_id, "at", span_ids, sentence, doubt
 FROM judged
 QUALIFY row_number() OVER (
     PARTITION BY id

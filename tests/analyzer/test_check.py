@@ -147,12 +147,21 @@ def test_scopes_that_no_mapping_knows_are_reported() -> None:
     assert report.unmapped == ("x.y",)
 
 
-def test_a_gap_that_touches_no_event_hides_nothing() -> None:
+@pytest.mark.parametrize("cause", ["torn_tail", "write_failed", "sequence_break", "poison_span", "sampled", None])
+def test_a_gap_at_any_time_could_hide_a_violation(cause: str | None) -> None:
     history = generate(1, 3, {1: "healthy", 2: "healthy"})
-    before = gap(until_unix_nano=START - S)
-    after = gap(since_unix_nano=START + 1_000 * S)
-    assert judge(history.table(), before).verdict == "holds"
-    assert judge(history.table(), after).verdict == "holds"
+    before = gap(cause=cause, until_unix_nano=START - S)
+    after = gap(cause=cause, since_unix_nano=START + 1_000 * S, until_unix_nano=START + 1_001 * S)
+    assert set(verdicts(judge(history.table(), before)).values()) == {"unknown"}
+    assert set(verdicts(judge(history.table(), after)).values()) == {"unknown"}
+
+
+def test_a_process_that_records_on_after_all_that_was_seen_hides_nothing_of_it() -> None:
+    history = generate(1, 3, {1: "healthy", 2: "healthy"})
+    last = max(row["at"] for row in history.rows)
+    assert judge(history.table(), gap(cause="still_recording", since_unix_nano=last + 1)).verdict == "holds"
+    assert judge(history.table(), gap(cause="still_recording", since_unix_nano=last)).verdict == "unknown"
+    assert judge(history.table(), gap(cause="still_recording")).verdict == "unknown"
 
 
 def test_a_gap_without_times_could_hide_a_violation_of_every_invariant() -> None:
@@ -160,13 +169,6 @@ def test_a_gap_without_times_could_hide_a_violation_of_every_invariant() -> None
     assert set(verdicts(report).values()) == {"unknown"}
     assert "could hide one" in report.findings[0].reason
     assert report.gaps == 1
-
-
-def test_a_gap_until_the_moment_of_an_event_touches_it() -> None:
-    history = generate(1, 1)
-    first = min(row["at"] for row in history.rows)
-    assert judge(history.table(), gap(until_unix_nano=first)).verdict == "unknown"
-    assert judge(history.table(), gap(until_unix_nano=first - 1)).verdict == "holds"
 
 
 def test_a_user_s_row_of_absence_is_unknown_where_any_gap_is_unless_it_says_where_and_when(own: Invariant) -> None:

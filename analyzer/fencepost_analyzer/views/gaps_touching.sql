@@ -1,6 +1,7 @@
--- Gaps that could hide an event: those that touch the time that the events span.
+-- Gaps that could hide an event. What is missing is of unknown content, so it does not matter when it went missing:
+-- what was lost after the last event could be the second write of an effect. Only what a process tells after all that
+-- was seen, because it was still recording when the recording was sealed, is no part of what is judged.
 SELECT count(*)
 FROM gaps
-CROSS JOIN (SELECT min("at") AS began, max(greatest("at", CASE WHEN event = 'run' THEN until END)) AS ended FROM events) AS span
-WHERE coalesce(gaps.since_unix_nano <= span.ended, TRUE)
-    AND coalesce(gaps.until_unix_nano >= span.began, TRUE)
+CROSS JOIN (SELECT max(ended) AS ended FROM horizon) AS seen
+WHERE coalesce(gaps.cause <> 'still_recording' OR gaps.since_unix_nano <= seen.ended, TRUE)

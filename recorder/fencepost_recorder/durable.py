@@ -22,6 +22,8 @@ _REASONS = {
     errno.EFBIG: "the file size limit is reached: raise it (ulimit -f) and try again",
     errno.EROFS: "the file system is read-only: choose another folder",
     errno.EACCES: "permission is denied: choose another folder or change its mode",
+    errno.ENOTDIR: "a part of this path is a file, not a folder: choose another folder",
+    errno.EEXIST: "it is a file, not a folder: choose another folder",
     errno.EPERM: "permission is denied: choose another folder or change its mode",
 }
 
@@ -60,7 +62,12 @@ class DurableFile:
         return self._hash.hexdigest()
 
     def write(self, data: bytes) -> int:
-        """Write all of `data`."""
+        """Write all of `data`; what a discarded file is still told goes nowhere.
+
+        A Parquet writer that was given up tells its footer when it is collected, when our number may be another's.
+        """
+        if self.closed:
+            return len(memoryview(data).cast("B"))
         self.check()
         view = memoryview(data).cast("B")
         try:
@@ -115,7 +122,8 @@ class DurableFile:
         """Close the temporary file; what was not committed stays under its temporary name."""
         if not self.closed:
             self.closed = True
-            os.close(self._fd)
+            descriptor, self._fd = self._fd, -1
+            os.close(descriptor)
 
     def _write_all(self, view: memoryview) -> None:
         done = 0
@@ -189,6 +197,16 @@ def make_directory(path: Path) -> None:
         path.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise storage_error("create", path, error) from error
+
+
+def make_directories(path: Path) -> None:
+    """mkdir(2), for the owner alone, of what is missing of a path, each name durable; raises StorageError."""
+    missing = [one for one in (path, *path.parents) if not one.exists()]
+    for one in reversed(missing):
+        make_directory(one)
+        sync_directory(one.parent)
+    if not path.is_dir():
+        raise storage_error("create", path, OSError(errno.EEXIST, os.strerror(errno.EEXIST)))
 
 
 def sync_directory(path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class RecorderError(Exception):
     """The recorder could not do what was asked."""
@@ -36,6 +38,10 @@ class RecordingNotFound(RecorderError):
 
 class RecordingUnsealed(RecorderError):
     """The recording is not sealed yet: stop its processes, then seal it."""
+
+    def __init__(self, message: str | None = None, directory: Path | None = None) -> None:
+        super().__init__(message)
+        self.directory = directory
 
 
 class RecordingDamaged(RecorderError):

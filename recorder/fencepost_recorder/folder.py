@@ -18,6 +18,7 @@ from fencepost_recorder.errors import (
     RecordingNotFound,
     printable,
 )
+from fencepost_recorder.plainfile import open_plain
 from fencepost_recorder.wal import open_log
 
 WAL = "wal"
@@ -60,9 +61,9 @@ def begin(recordings: Path, recording_id: str | None = None) -> Path:
     Directories are the owner's alone (0700). Raises InvalidRecordingId, RecordingExists, StorageError.
     """
     name = check_id(recording_id) if recording_id is not None else new_id()
-    directory = Path(recordings) / name
+    directory = Path(recordings).absolute() / name
+    durable.make_directories(directory.parent)
     try:
-        directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.mkdir(mode=0o700)
         (directory / WAL).mkdir(mode=0o700)
     except FileExistsError as error:
@@ -71,7 +72,9 @@ def begin(recordings: Path, recording_id: str | None = None) -> Path:
         ) from error
     except OSError as error:
         raise durable.storage_error("create", directory, error) from error
-    return directory
+    durable.sync_directory(directory)
+    durable.sync_directory(directory.parent)
+    return Path(recordings) / name
 
 
 def list_recordings(recordings: Path) -> list[RecordingSummary]:
@@ -95,14 +98,13 @@ def resolve(recordings: Path, ref: str) -> Path:
 
     Raises RecordingNotFound, which names the nearest ids or where it looked.
     """
+    if _ID.match(ref) and ref != "latest" and _has_recording(Path(recordings) / ref):
+        return Path(recordings) / ref
     known = list_recordings(recordings)
     if ref == "latest":
         if not known:
             raise RecordingNotFound(f"there are no recordings in {printable(recordings)} yet")
         return known[0].directory
-    for one in known:
-        if one.id == ref:
-            return one.directory
     path = Path(ref)
     if ref and "\0" not in ref and _has_recording(path):
         return path
@@ -125,38 +127,37 @@ def _is_recording(entry: os.DirEntry[str]) -> bool:
 
 def _has_recording(directory: Path) -> bool:
     try:
-        return any((directory / name).exists() for name in (manifest.NAME, WAL, SEALING))
+        return any((directory / name).exists() for name in (manifest.NAME, WAL, SEALING, SPANS))
     except OSError:
         return False
 
 
-def read_manifest(directory: Path) -> bytes:
-    """The bytes of the recording's manifest, through no link.
+def read_manifest(directory: Path) -> manifest.Manifest:
+    """The recording's manifest, its own hash checked, read through no link.
 
-    Raises FileNotFoundError when there is none, RecordingDamaged when it is no plain file or beyond any size.
+    Raises FileNotFoundError when there is none, RecordingDamaged when it is not what was sealed.
     """
-    path = directory / manifest.NAME
+    name = f"{manifest.NAME} in {printable(directory)}"
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open_plain(directory / manifest.NAME) as stream:
+            data = stream.read(manifest.MAX_BYTES + 1)
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise RecordingDamaged(f"{manifest.NAME} in {printable(directory)} cannot be read: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as stream:
-        if os.fstat(descriptor).st_size > manifest.MAX_BYTES:
-            raise RecordingDamaged(f"{manifest.NAME} in {printable(directory)} is larger than any manifest")
-        try:
-            return stream.read()
-        except OSError as error:
-            raise RecordingDamaged(f"{manifest.NAME} in {printable(directory)} is no file") from error
+        raise RecordingDamaged(f"{name} cannot be read ({error.strerror}): restore it from a copy") from error
+    if len(data) > manifest.MAX_BYTES:
+        raise RecordingDamaged(f"{name} is larger than any manifest: restore it from a copy")
+    return manifest.parse(data, name)
 
 
 def _summary(directory: Path) -> RecordingSummary:
     size = _size(directory)
     try:
-        found = manifest.parse(read_manifest(directory))
+        found = read_manifest(directory)
     except FileNotFoundError:
-        return RecordingSummary(directory.name, _begun(directory), None, None, "unsealed", size, directory)
+        # Without a log it is one that has lost its manifest.
+        state = "unsealed" if any((directory / name).exists() for name in (WAL, SEALING)) else "damaged"
+        return RecordingSummary(directory.name, _begun(directory), None, None, state, size, directory)
     except RecordingDamaged:
         return RecordingSummary(directory.name, _changed(directory), None, None, "damaged", size, directory)
     whole = all(_is_size(directory / entry.path, entry.bytes) for entry in found.files)

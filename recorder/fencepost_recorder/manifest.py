@@ -112,8 +112,8 @@ def weakest(producers: Iterable[Producer]) -> str:
     return SURVIVES_POWER_LOSS if {one.durability for one in producers} == {SURVIVES_POWER_LOSS} else SURVIVES_KILL
 
 
-def parse(data: bytes) -> Manifest:
-    """The manifest in the bytes of a manifest.json.
+def parse(data: bytes, name: str = NAME) -> Manifest:
+    """The manifest in the bytes of a manifest.json, which messages call `name`.
 
     Raises RecordingDamaged, saying why, when they are not what was sealed.
     """
@@ -121,9 +121,9 @@ def parse(data: bytes) -> Manifest:
         values = json.loads(data)
         stated = values.pop("sha256")
         if values["format"] != FORMAT:
-            raise RecordingDamaged(f"{NAME} does not belong to a fencepost recording")
+            raise RecordingDamaged(f"{name} does not belong to a fencepost recording")
         if _hash(values) != stated:
-            raise RecordingDamaged(f"{NAME} is damaged: its own hash does not match, restore it from a copy")
+            raise RecordingDamaged(f"{name} is damaged: its own hash does not match, restore it from a copy")
         if values["format_version"] not in (*_LATER_FIELDS, FORMAT_VERSION):
             raise RecordingDamaged(
                 f"the recording has format version {int(values['format_version'])}, this fencepost reads "
@@ -131,10 +131,10 @@ def parse(data: bytes) -> Manifest:
             )
         made = _build(values)
         if made.to_bytes() != data:
-            raise RecordingDamaged(f"{NAME} is damaged: it was written anew, restore it from a copy")
+            raise RecordingDamaged(f"{name} is damaged: it was written anew, restore it from a copy")
         return made
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise RecordingDamaged(f"{NAME} is damaged: restore it from a copy") from error
+        raise RecordingDamaged(f"{name} is damaged: restore it from a copy") from error
 
 
 def _build(values: dict[str, Any]) -> Manifest:

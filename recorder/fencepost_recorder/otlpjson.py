@@ -186,7 +186,10 @@ def _bool(value: Any, _depth: int) -> bool:
 def _double(value: Any, _depth: int) -> float:
     if isinstance(value, bool):
         raise ValueError("a number that is none")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError("a number that no double can hold") from None
 
 
 def _array(value: Json, depth: int) -> list[Any]:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from fencepost_recorder import folder, manifest, schema
 from fencepost_recorder.errors import RecordingDamaged, RecordingNotFound, RecordingUnsealed, printable
 from fencepost_recorder.manifest import FileEntry, Manifest
+from fencepost_recorder.plainfile import open_plain
 
 
 class Recording:
@@ -61,7 +62,7 @@ def open_recording(directory: Path) -> Recording:
     """
     directory = Path(directory)
     try:
-        found = manifest.parse(folder.read_manifest(directory))
+        found = folder.read_manifest(directory)
     except FileNotFoundError:
         raise _absent(directory) from None
     _check_names(directory, found)
@@ -74,8 +75,7 @@ def _absent(directory: Path) -> RecordingNotFound | RecordingUnsealed | Recordin
     where = printable(directory)
     if (directory / folder.WAL).is_dir() or (directory / folder.SEALING).is_dir():
         return RecordingUnsealed(
-            f"the recording {where} is not sealed yet: stop the processes that record into it, "
-            "then finish it with fencepost_recorder.recover()"
+            f"the recording {where} is not sealed yet: stop the processes that record into it, then seal it", directory
         )
     if (directory / folder.SPANS).is_dir() or (directory / manifest.GAPS_PATH).exists():
         return RecordingDamaged(f"the recording {where} has lost its {manifest.NAME}: restore it from a copy")
@@ -107,21 +107,15 @@ def _read(directory: Path, entry: FileEntry) -> bytes:
     """The file's bytes, once they are known to be those that were sealed."""
     name = f"{entry.path} in {printable(directory)}"
     try:
-        descriptor = os.open(directory / entry.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open_plain(directory / entry.path) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            data = stream.read() if size == entry.bytes else b""
     except FileNotFoundError:
         raise RecordingDamaged(f"{name} is missing: restore it from a copy") from None
     except OSError as error:
         raise RecordingDamaged(f"{name} cannot be read: {error.strerror}, restore it from a copy") from error
-    with os.fdopen(descriptor, "rb") as stream:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_size != entry.bytes:
-            raise RecordingDamaged(
-                f"{name} has {status.st_size} bytes, sealed were {entry.bytes}: restore it from a copy"
-            )
-        try:
-            data = stream.read()
-        except OSError as error:
-            raise RecordingDamaged(f"{name} cannot be read: {error.strerror}, restore it from a copy") from error
+    if size != entry.bytes:
+        raise RecordingDamaged(f"{name} has {size} bytes, sealed were {entry.bytes}: restore it from a copy")
     if hashlib.sha256(data).hexdigest() != entry.sha256:
         raise RecordingDamaged(f"{name} is damaged: its hash does not match, restore it from a copy")
     return data

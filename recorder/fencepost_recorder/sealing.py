@@ -32,7 +32,7 @@ def seal(directory: Path, *, tool_version: str, seed: int | None = None, commit:
     says so in a gap (`still_recording`). Raises RecordingNotFound, RecordingDamaged, StorageError (nothing is lost:
     seal again), or RecorderError while somebody else seals it.
     """
-    directory = Path(directory)
+    directory = Path(directory).absolute()
     folder.check_id(directory.name)
     return seal_as(directory.name, directory, tool_version=tool_version, seed=seed, commit=commit)
 
@@ -90,10 +90,13 @@ def _alone(directory: Path) -> Iterator[None]:
     except OSError as error:
         raise RecordingNotFound(f"there is no recording in {printable(directory)}") from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RecorderError(f"{printable(directory)} is being sealed by another process: wait for it") from error
+        except OSError as error:
+            raise durable.storage_error("lock", directory, error) from error
         yield
-    except BlockingIOError as error:
-        raise RecorderError(f"{printable(directory)} is being sealed by another process: wait for it") from error
     finally:
         os.close(descriptor)
 

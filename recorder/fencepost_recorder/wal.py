@@ -37,6 +37,8 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum
 from typing import BinaryIO
 
+from fencepost_recorder.plainfile import open_plain
+
 MAGIC = b"FPWAL\r\n\x1a"
 VERSION = 2
 # Version 1 had no segments and no requests; what it has means the same.
@@ -342,8 +344,7 @@ def _decode_header(text: bytes) -> Header | None:
 def open_log(path: str | os.PathLike[str], *, dir_fd: int | None = None) -> LogReader:
     """A reader over the bytes the file at `path` holds now; the caller closes `reader.stream`.
 
-    Raises OSError when the file cannot be opened or is a symbolic link.
+    Raises OSError when the file cannot be opened or is no plain file.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=dir_fd)
-    stream = os.fdopen(descriptor, "rb", buffering=1024 * 1024)
-    return LogReader(stream, os.fstat(descriptor).st_size)
+    stream = open_plain(path, dir_fd=dir_fd, buffering=1024 * 1024)
+    return LogReader(stream, os.fstat(stream.fileno()).st_size)

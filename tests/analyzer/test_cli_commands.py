@@ -326,7 +326,7 @@ def test_seal_finishes_what_was_left_open() -> None:
     """An unsealed recording cannot be judged, the message names `seal`, and after it the recording can be."""
     begin(Path("own"), "open")
     refused = fencepost("check", "open", "--recordings", "own")
-    assert (refused.code, "fencepost seal RUN" in refused.err) == (2, True)
+    assert (refused.code, "`fencepost seal own/open`" in refused.err) == (2, True)
     assert fencepost("seal", "open", "--recordings", "own").out.startswith("sealed open: no spans")
     assert fencepost("check", "open", "--recordings", "own").code == 3
 

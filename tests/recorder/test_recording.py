@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -9,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from fencepost_recorder import (
@@ -16,12 +19,14 @@ from fencepost_recorder import (
     RecordingDamaged,
     RecordingExists,
     RecordingNotFound,
+    StorageError,
     begin,
     list_recordings,
     open_recording,
     resolve,
     seal,
 )
+from fencepost_recorder.durable import DurableFile
 
 VERSION = "0.0.test"
 
@@ -140,7 +145,7 @@ def resealed(path: Path, change: Any) -> None:
 def test_a_forged_manifest_cannot_name_a_file_outside(sealed: Recording, name: str) -> None:
     path = sealed.directory / "manifest.json"
     resealed(path, lambda values: values["files"][0].update(path=name))
-    with pytest.raises(RecordingDamaged, match=r"manifest\.json is damaged"):
+    with pytest.raises(RecordingDamaged, match=r"manifest\.json in .*lab is damaged"):
         open_recording(sealed.directory)
 
 
@@ -166,7 +171,7 @@ def test_a_forged_manifest_of_another_shape_is_refused(sealed: Recording, change
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000, '{"sha256": 1}', "\udc80"])
 def test_noise_for_a_manifest_is_refused(sealed: Recording, text: str) -> None:
     (sealed.directory / "manifest.json").write_bytes(text.encode("utf-8", "surrogateescape"))
-    with pytest.raises(RecordingDamaged, match=r"manifest\.json is damaged"):
+    with pytest.raises(RecordingDamaged, match=r"manifest\.json in .*lab is damaged"):
         open_recording(sealed.directory)
 
 
@@ -237,3 +242,49 @@ def test_an_id_is_taken_once(recordings: Path) -> None:
     with pytest.raises(RecordingExists, match="a recording named lab exists"):
         begin(recordings, "lab")
     assert len({begin(recordings).name for _ in range(20)}) == 20
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link", "missing"])
+def test_what_stands_in_a_manifests_place_harms_only_its_own_recording(lab: Any, recordings: Path, kind: str) -> None:
+    """A folder, a pipe, a link or nothing where the manifest was: listed as damaged, named when opened."""
+    lab.seal()
+    other = begin(recordings, "other")
+    path = lab.directory / "manifest.json"
+    path.unlink()
+    match kind:
+        case "folder":
+            path.mkdir()
+        case "pipe":
+            os.mkfifo(path)
+        case "link":
+            path.symlink_to(other)
+    assert {one.id: one.state for one in list_recordings(recordings)} == {"lab": "damaged", "other": "unsealed"}
+    with pytest.raises(RecordingDamaged, match=r"(lab has lost its|manifest\.json in .*lab cannot be)"):
+        open_recording(resolve(recordings, "lab"))
+
+
+def test_a_pipe_in_the_place_of_a_log_hangs_nobody(recordings: Path) -> None:
+    """Listing reads plain files only."""
+    directory = begin(recordings, "piped")
+    os.mkfifo(directory / "wal" / "a.wal")
+    assert [one.state for one in list_recordings(recordings)] == ["unsealed"]
+
+
+def test_a_file_in_the_place_of_the_folder_is_said(tmp_path: Path) -> None:
+    """`recordings` as a file is no name that is taken, and nothing to check the disk for."""
+    (tmp_path / "recordings").write_text("")
+    with pytest.raises(StorageError, match=r"recordings: it is a file, not a folder"):
+        begin(tmp_path / "recordings")
+
+
+def test_a_file_that_was_given_up_writes_into_no_other(tmp_path: Path) -> None:
+    """A Parquet writer tells its footer when it is collected: by then its descriptor's number may be another file's."""
+    file = DurableFile(tmp_path / "given-up")
+    writer = pq.ParquetWriter(pa.PythonFile(file, mode="w"), pa.schema([("a", pa.int64())]))
+    writer.write_table(pa.table({"a": [1]}))
+    file.discard()
+    with (tmp_path / "strangers").open("wb") as stranger:
+        assert stranger.fileno() >= 0
+        del writer
+        gc.collect()
+    assert (tmp_path / "strangers").read_bytes() == b""

@@ -107,7 +107,7 @@ def test_recovering_waits_for_the_producers_and_then_finishes(lab: Any) -> None:
     work(lab)
     with pytest.raises(RecorderError, match=f"process {os.getpid()} is still recording"):
         recover(lab.directory, tool_version=VERSION)
-    with pytest.raises(RecordingUnsealed, match=r"stop the processes [^,]*, then .*recover\(\)"):
+    with pytest.raises(RecordingUnsealed, match=r"stop the processes [^,]*, then seal it"):
         open_recording(lab.directory)
     lab.processor.shutdown()
     assert recover(lab.directory, tool_version=VERSION).manifest.spans == 5

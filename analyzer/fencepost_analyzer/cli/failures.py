@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import sys
 from collections.abc import Callable
 
@@ -99,7 +100,7 @@ def _explain_ours(error: BaseException) -> str:
     from fencepost_recorder.errors import RecordingUnsealed
 
     if isinstance(error, RecordingUnsealed):
-        return f"{error}; here that is `fencepost seal RUN`"
+        return f"{error}: `fencepost seal {shlex.quote(str(error.directory or 'RUN'))}`"
     if isinstance(error, QueryError) and str(error).startswith("Table with name"):
         return f"{error}; there are spans, gaps, events and what `SHOW TABLES` lists"
     return str(error)

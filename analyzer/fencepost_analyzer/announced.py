@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain, count, takewhile
 from typing import Any
 
 import duckdb
@@ -43,10 +44,17 @@ def announced(connection: duckdb.DuckDBPyConnection, recording_id: str) -> Annou
         )
     try:
         attributes = json.loads(found[0][0])
+        if "job.scenario" not in attributes:
+            raise NotReplayable(
+                f"Recording {recording_id} is of a scenario that was too large to be kept: record one of fewer jobs "
+                "to replay it."
+            )
         return Announced(Scenario.from_dict(json.loads(_text(attributes))), int(attributes["job.scenario.seed"]))
     except (ValueError, KeyError, TypeError, RecursionError, RuntimeFault) as error:
         raise NotReplayable(f"Recording {recording_id} states a scenario that cannot be read: {error}") from error
 
 
 def _text(attributes: Mapping[str, Any]) -> str:
-    return str(attributes["job.scenario"])
+    """The scenario's text; one that is too long for one attribute goes on in job.scenario.2 and so forth."""
+    keys = chain(("job.scenario",), (f"job.scenario.{number}" for number in count(2)))
+    return "".join(str(attributes[key]) for key in takewhile(attributes.__contains__, keys))

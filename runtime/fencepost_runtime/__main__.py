@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -28,7 +27,7 @@ def main(arguments: list[str]) -> int:
 
 def _simulated(spec: Spec) -> int:
     hook(spec.telemetry)("simulator")
-    announce(spec.scenario.id, spec.seed, json.dumps(spec.scenario.to_dict()), EPOCH)
+    announce(spec.scenario.id, spec.seed, spec.scenario.to_json(), EPOCH)
     ended = simulate(spec.scenario, SpanSink(), spec.seed)
     flush()
     return OVERDUE if ended.overdue else 0

@@ -6,6 +6,7 @@ naming what is wrong, for anything that cannot be run as it is written.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -110,6 +111,10 @@ class Scenario:
         """Plain data that `from_dict` reads back."""
         data: dict[str, Any] = _without_none(asdict(self))
         return data
+
+    def to_json(self) -> str:
+        """`to_dict` as JSON text, ASCII, without blanks."""
+        return json.dumps(self.to_dict(), separators=(",", ":"))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Scenario:

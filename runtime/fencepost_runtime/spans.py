@@ -12,6 +12,8 @@ from .facts import FAILED, Fact
 
 SCOPE = "fencepost.runtime"
 SYSTEM = "fencepost"
+# Less than any recorder's limit for one value (ours is 1 MiB) and for one span (16 MiB).
+PART_CHARACTERS, MAX_PARTS = 500_000, 24
 
 # event: (span name, kind, messaging.operation.type); a name's field is the fact's queue or effect.
 _SPANS: dict[str, tuple[str, SpanKind, str | None]] = {
@@ -61,12 +63,15 @@ class SpanSink:
 
 
 def announce(scenario_id: str, seed: int, scenario: str, now: int) -> None:
-    """The run's own span: which scenario (JSON text) under which policies and seed the other spans come from."""
-    attributes: dict[str, str | int] = {
-        "job.scenario.id": scenario_id,
-        "job.scenario.seed": seed,
-        "job.scenario": scenario,
-    }
+    """The run's own span: which scenario (JSON text) under which policies and seed the other spans come from.
+
+    A text too long for one attribute goes on in `job.scenario.2` and so forth; one too long for a span is left out.
+    """
+    parts = [scenario[start : start + PART_CHARACTERS] for start in range(0, len(scenario), PART_CHARACTERS)]
+    attributes: dict[str, str | int] = {"job.scenario.id": scenario_id, "job.scenario.seed": seed}
+    if len(parts) <= MAX_PARTS:
+        keys = ["job.scenario", *(f"job.scenario.{number}" for number in range(2, len(parts) + 1))]
+        attributes |= dict(zip(keys, parts, strict=True))
     span = trace.get_tracer(SCOPE).start_span(f"scenario {scenario_id}", attributes=attributes, start_time=now)
     span.end(end_time=now)
 

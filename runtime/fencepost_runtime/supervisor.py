@@ -61,7 +61,7 @@ class Supervisor:
         self._narrator = Narrator(SUPERVISOR, SpanSink())
         self._backend = SqliteBackend(self._spec.database)
         scenario = self._spec.scenario
-        announce(scenario.id, self._spec.seed, json.dumps(scenario.to_dict()), time.time_ns())
+        announce(scenario.id, self._spec.seed, scenario.to_json(), time.time_ns())
         self._supervise()
         self._take_stock()
         flush()

@@ -13,14 +13,15 @@ from analyzer.lab import forked, verified
 from random_scenarios import random_scenario
 
 from fencepost_analyzer import replay as replay_module
+from fencepost_analyzer.announced import Announced
 from fencepost_analyzer.canonical import canonical, compare, shared, size
 from fencepost_analyzer.case import Case, open_case
 from fencepost_analyzer.catalogue import demo_scenario, failure_mode
 from fencepost_analyzer.errors import NotReplayable
 from fencepost_analyzer.replay import NotDeterministic
-from fencepost_analyzer.run import run_processes, run_simulated
+from fencepost_analyzer.run import RunFailed, run_processes, run_simulated
 from fencepost_analyzer.scenario_from import readings_of
-from fencepost_recorder import Recording
+from fencepost_recorder import Recording, open_recording
 from fencepost_runtime.columns import ColumnSink
 from fencepost_runtime.errors import Diverged, PolicyError
 from fencepost_runtime.policy import Policy, preset
@@ -136,6 +137,12 @@ def _with_hostile_scenario(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
+def _without_scenario_text(row: dict[str, Any]) -> dict[str, Any]:
+    if row["name"].startswith("scenario "):
+        row["span_attributes"] = json.dumps({"job.scenario.id": "FM-003", "job.scenario.seed": 1})
+    return row
+
+
 def _without_events(row: dict[str, Any]) -> dict[str, Any] | None:
     return row if row["name"].startswith("scenario ") else None
 
@@ -150,6 +157,7 @@ def _without_start(row: dict[str, Any]) -> dict[str, Any]:
         (_without_start, "no time or no place"),
         (_without_scenario, "does not say which scenario"),
         (_with_hostile_scenario, "cannot be read"),
+        (_without_scenario_text, "too large to be kept: record one of fewer jobs"),
         (_without_events, "no events"),
     ],
 )
@@ -243,6 +251,15 @@ def test_verify_stops_at_the_first_reading_that_fits(torn: Recording, monkeypatc
     with open_case(torn) as case:
         assert replay_module.verify(case).equal
     assert len(followed) == 2
+
+
+def test_a_run_of_very_many_jobs_says_all_of_its_scenario(tmp_path: Path) -> None:
+    queue = {"name": "payments", "workload": "background", "jobs": 10_000, "policy": "early-ack"}
+    scenario = Scenario.from_dict({"id": "many", "at_most_ms": 100, "queues": [queue]})
+    with pytest.raises(RunFailed):  # There is no need to wait for ten thousand jobs.
+        run_simulated(scenario, tmp_path, recording_id="many")
+    with open_case(open_recording(tmp_path / "many")) as case:
+        assert case.announced == Announced(scenario, 0)
 
 
 class _Counted(str):

@@ -201,6 +201,19 @@ def test_a_run_is_announced(kept: Kept) -> None:
     assert attributes(span, "job.scenario.id", "job.scenario.seed", "job.scenario") == ["FM-001", 7, '{"id": "FM-001"}']
 
 
+def test_a_scenario_too_long_for_one_attribute_goes_on_in_others_and_one_too_long_for_a_span_is_left_out(
+    kept: Kept,
+) -> None:
+    """No value is longer than a recorder takes, and together they are the text."""
+    for length in (spans.PART_CHARACTERS, 2 * spans.PART_CHARACTERS + 1, spans.MAX_PARTS * spans.PART_CHARACTERS + 1):
+        spans.announce("long", 7, "x" * length, EPOCH)
+    one, three, none = ({**span.attributes} for span in kept.spans)
+    assert "job.scenario.2" not in one
+    parts = [three[f"job.scenario{suffix}"] for suffix in ("", ".2", ".3")]
+    assert [len(part) for part in parts] == [spans.PART_CHARACTERS, spans.PART_CHARACTERS, 1]
+    assert none.keys() == {"job.scenario.id", "job.scenario.seed"}
+
+
 def test_without_a_provider_nothing_is_told() -> None:
     """With the bare API, no provider configured, a run goes the same way and tells nobody."""
     rows, result = history(scenario())

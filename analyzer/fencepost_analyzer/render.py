@@ -42,12 +42,14 @@ Part = str | Styled
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table. `whole`: never wrapped, for ids that people copy."""
+    """A column of a table. `whole`: never wrapped, for ids that people copy. `spare`: left out where a terminal is too
+    narrow for all, the last of them first."""
 
     title: str
     right: bool = False
     style: str = ""
     whole: bool = False
+    spare: bool = False
 
 
 _VERDICTS = {
@@ -184,6 +186,15 @@ class Output:
         from rich.padding import Padding
         from rich.table import Table
 
+        cells = [[self._text((cell,)) for cell in row] for row in rows]
+        console = self._console(sys.stdout)
+        columns, cells = _fitting(columns, cells, console.width - indent, titles)
+        if _needed(columns, cells, titles) > console.width - indent:
+            for number, row in enumerate(cells):
+                if number and titles:
+                    self.blank()
+                self._stacked(columns, row, indent, titles)
+            return
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_header=titles)
         for column in columns:
             table.add_column(
@@ -193,9 +204,24 @@ class Output:
                 no_wrap=column.whole,
                 overflow="fold",
             )
-        for row in rows:
-            table.add_row(*(self._text((cell,)) for cell in row))
-        self._console(sys.stdout).print(Padding(table, (0, 0, 0, indent)))
+        for row in cells:
+            table.add_row(*row)
+        console.print(Padding(table, (0, 0, 0, indent)))
+
+    def _stacked(self, columns: Sequence[Column], row: Sequence[Text], indent: int, titles: bool) -> None:
+        """A row that no line of this terminal can hold: with titles a line for each cell that is not empty, else the
+        cells one after the other."""
+        filled = [(column, cell) for column, cell in zip(columns, row, strict=True) if cell.plain.strip()]
+        if titles:
+            wide = max((text.width(column.title) for column in columns), default=0)
+            for column, cell in filled:
+                lead = (" " * indent, Styled(f"{column.title:<{wide}}  ", "dim"))
+                self._hang(lead, (Styled(cell.plain, column.style or _style_of(cell)),))
+            return
+        parts: list[Part] = []
+        for column, cell in filled:
+            parts += [Styled(cell.plain.strip(), column.style or _style_of(cell)), "  "]
+        self._hang((" " * indent + "- ",), parts[:-1])
 
     def _text(self, parts: Sequence[Part]) -> Text:
         from rich.text import Text
@@ -212,6 +238,39 @@ class Output:
         if id(stream) not in self._consoles:
             self._consoles[id(stream)] = Console(file=stream, markup=False, emoji=False, highlight=False)
         return self._consoles[id(stream)]
+
+
+# What a column needs at least to be read: of sentences, as in a table without titles, and of a few words.
+_SENTENCE, _WORDS = 24, 12
+
+
+def _needed(columns: Sequence[Column], cells: Sequence[Sequence[Text]], titles: bool) -> int:
+    """The width below which a table's cells would be broken into pieces that nobody can read."""
+    needed = 2 * (len(columns) - 1)
+    for index, column in enumerate(columns):
+        widest = max((row[index].cell_len for row in cells), default=0)
+        broken = widest if column.whole or column.right else min(widest, _WORDS if titles else _SENTENCE)
+        needed += max(broken, text.width(column.title) if titles else 0)
+    return needed
+
+
+def _fitting(
+    columns: Sequence[Column], cells: list[list[Text]], width: int, titles: bool
+) -> tuple[Sequence[Column], list[list[Text]]]:
+    """The table without as many spare columns as it takes to fit; all of it, where that does not help."""
+    kept = list(range(len(columns)))
+    for index in [at for at in reversed(kept) if columns[at].spare]:
+        chosen = [columns[at] for at in kept]
+        rows = [[row[at] for at in kept] for row in cells]
+        if _needed(chosen, rows, titles) <= width:
+            return chosen, rows
+        kept.remove(index)
+    chosen, rows = [columns[at] for at in kept], [[row[at] for at in kept] for row in cells]
+    return (chosen, rows) if _needed(chosen, rows, titles) <= width else (columns, cells)
+
+
+def _style_of(cell: Text) -> str:
+    return str(cell.spans[0].style) if cell.spans else str(cell.style or "")
 
 
 def complain(message: object) -> None:

@@ -40,7 +40,7 @@ def print_findings(out: Output, report: Report, *, indent: int = 0) -> None:
         Column("promise"),
         Column("verdict", whole=True),
         Column("cases", right=True),
-        Column("severity"),
+        Column("severity", spare=True),
     ]
     out.table(columns, [_finding_row(finding) for finding in report.findings], indent=indent)
 

@@ -191,3 +191,17 @@ def test_ctrl_c_while_duckdb_works_is_an_interruption(error: Exception) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         guarded(command)
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80])
+def test_a_narrow_terminal_breaks_no_sentence_into_letters(env: dict[str, str], columns: int) -> None:
+    """Where a table does not fit its rows are stacked: what happened, a recording's state, a query's columns stay."""
+    env = {name: value for name, value in env.items() if name != "COLUMNS"}
+    code, shown = on_terminal("list", env=env, columns=columns)
+    words = OURS.sub("", shown)
+    assert (code, words.count("sealed")) == (0, 3)
+    code, shown = on_terminal("show", "incident", "--job", "pay-2", env=env, columns=columns)
+    words = " ".join(OURS.sub("", shown).split())
+    assert "took the job: attempt 1," in words and "wrote pay-2/debit" in words and "INV-001" in words
+    code, shown = on_terminal("query", "incident", "SELECT * FROM events LIMIT 1", env=env, columns=columns)
+    assert sum(line.startswith("execution_id ") for line in OURS.sub("", shown).splitlines()) == 1

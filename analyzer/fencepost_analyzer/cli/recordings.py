@@ -112,11 +112,11 @@ def list_(
         return 0
     columns = [
         Column("recording", style="bold", whole=True),
-        Column("created", whole=True),
+        Column("created", whole=True, spare=True),
         Column("state"),
         Column("spans", right=True),
         Column("gaps", right=True),
-        Column("size", right=True, whole=True),
+        Column("size", right=True, whole=True, spare=True),
     ]
     here.out.table(columns, [_row(one) for one in found[:limit]])
     if len(found) > limit:

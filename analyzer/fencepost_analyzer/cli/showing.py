@@ -142,8 +142,8 @@ def _print_producers(out: Output, producers: list[dict[str, Any]]) -> None:
     out.blank()
     columns = [
         Column("process", whole=True),
-        Column("pid", right=True),
-        Column("host"),
+        Column("pid", right=True, spare=True),
+        Column("host", spare=True),
         Column("frames", right=True),
         Column("how it ended"),
     ]

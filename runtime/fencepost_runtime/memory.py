@@ -37,17 +37,18 @@ class MemoryBackend:
     def close(self) -> None:
         """Nothing to release."""
 
-    def next_changes(self, now: int) -> list[int]:
-        """The moments at which time alone makes a difference: a job becomes available, a lease runs out."""
-        moments = []
+    def next_change(self, now: int) -> int | None:
+        """The next moment at which time alone makes a difference, never before `now`: a job becomes available, a
+        lease runs out. None if there is none."""
+        found: int | None = None
         for row in self._open.values():
-            if row.state == "ready":
-                moments.append(max(now, row.available_at))
-            elif row.state == "leased" and row.expires_at > now:
-                moments.append(row.expires_at)
-            elif row.state == "leased":
-                moments.append(now)
-        return moments
+            if row.state == "dead":
+                continue
+            moment = row.available_at if row.state == "ready" else row.expires_at
+            if moment <= now:
+                return now
+            found = moment if found is None else min(found, moment)
+        return found
 
     def count(self, counter: str) -> int:
         value = self._counters.get(counter, 0) + 1
@@ -99,15 +100,15 @@ class MemoryBackend:
         self._balances[effect.account] = self._balances.get(effect.account, 0) + effect.amount
 
     def expired(self, queue: str, now: int) -> ExpiredLeases:
-        rows = [row for row in self._enqueued(queue) if row.state == "leased" and row.expires_at <= now]
-        rows.sort(key=lambda row: row.expires_at)
+        rows = [
+            row
+            for row in self._open.values()
+            if row.state == "leased" and row.expires_at <= now and self._jobs[row.id].queue == queue
+        ]
+        rows.sort(key=lambda row: (row.expires_at, self._order[row.id]))
         return tuple((row.id, row.token) for row in rows)
 
     def held(self, queue: str) -> tuple[tuple[str, State], ...]:
-        return tuple((row.id, row.state) for row in self._enqueued(queue))
-
-    def _enqueued(self, queue: str) -> list[Row]:
-        """The queue's jobs that are not done, in the order in which they were enqueued."""
         rows = [row for row in self._open.values() if self._jobs[row.id].queue == queue]
         rows.sort(key=lambda row: self._order[row.id])
-        return rows
+        return tuple((row.id, row.state) for row in rows)

@@ -172,7 +172,8 @@ class _Free(_World):
         if not actor.idle or actor.paused is not None or self.over:
             return False
         busy = [a.wake_at for a in self.actors if a.alive and not a.idle]
-        change = min([*busy, *self.backend.next_changes(self.now)], default=None)
+        change = self.backend.next_change(self.now)
+        change = min(busy if change is None else [*busy, change], default=None)
         if change is None or change <= actor.wake_at:
             return False
         poll_ns = self.scenario.poll_ms * MS

@@ -7,20 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any, Literal
 
 from fencepost_analyzer.canonical import Canonical, Divergence, Row, canonical, compare, shared, size
 from fencepost_analyzer.case import Case
 from fencepost_analyzer.errors import AnalyzerError
+from fencepost_analyzer.placing import place, unstruck
 from fencepost_analyzer.scenario_from import Incident
 from fencepost_analyzer.verdicts import Report
 from fencepost_runtime.columns import ColumnSink
 from fencepost_runtime.errors import Diverged
 from fencepost_runtime.policy import Policy
 from fencepost_runtime.scenario import Scenario
-from fencepost_runtime.simulate import follow, simulate
+from fencepost_runtime.simulate import Simulated, follow, simulate
 
 # Ways to read an ambiguous recording that verify tries before it says that none of them fits.
 MAX_READINGS = 64
@@ -37,6 +38,8 @@ class Replay:
     `equal`: verify's answer: the same canonical history and the same broken invariants. `reused` counts the job
     events that the replay repeats from the recording, `new` those that it has instead of the rest.
     `balances_before` and `balances_after` are the accounts as the applied writes leave them.
+    `moved` and `homeless`: recorded faults that strike elsewhere, or have no place, under a fork's policies. `doubts`:
+    why a fork in which nothing breaks would show nothing.
     """
 
     mode: Literal["verify", "fork"]
@@ -54,12 +57,24 @@ class Replay:
     faults: tuple[str, ...]
     balances_before: Mapping[str, int]
     balances_after: Mapping[str, int]
+    moved: tuple[str, ...] = ()
+    homeless: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     @property
     def heals(self) -> bool:
-        """Whether what was violated in the recording holds in the replay, and nothing new is violated."""
-        return not self.after.violated and all(
-            self.after.finding(name).verdict == "holds" for name in self.before.violated
+        """Whether what was violated in the recording holds in the replay, nothing is violated or left open in it, and
+        nothing speaks against taking the one for the cure of the other."""
+        return not self.doubts and not self.after.violated and not self.undecided
+
+    @property
+    def undecided(self) -> tuple[str, ...]:
+        """The invariants that the replay should have decided and did not: they were violated, or there are cases."""
+        broken = self.before.violated
+        return tuple(
+            finding.id
+            for finding in self.after.findings
+            if finding.verdict == "unknown" and (finding.id in broken or finding.unknowns)
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -72,6 +87,9 @@ class Replay:
             "equal": self.equal,
             "divergence": self.divergence.to_dict() if self.divergence else None,
             "heals": self.heals,
+            "moved": list(self.moved),
+            "homeless": list(self.homeless),
+            "doubts": list(self.doubts),
             "before": self.before.to_dict(),
             "after": self.after.to_dict(),
             "events": self.events,
@@ -94,23 +112,73 @@ def verify(case: Case) -> Replay:
 
 
 def _along(case: Case, found: Incident) -> Replay:
+    return _replayed("verify", case, found, found.scenario, _followed(found))
+
+
+def _followed(found: Incident) -> Callable[[ColumnSink], object]:
     def run(sink: ColumnSink) -> None:
         # Where the schedule cannot be followed the replayed history ends, and the comparison says where that was.
         with suppress(Diverged):
             follow(found.scenario, found.schedule, sink)
 
-    return _replayed("verify", case, found, found.scenario, run)
+    return run
 
 
 def fork(case: Case, policy: Policy | None = None, changes: Mapping[str, Any] | None = None) -> Replay:
     """Replay the recorded work and faults under another policy, or under the recorded ones with `changes`.
 
+    Of a recording that can be read in several ways, each that explains it is tried until one is not healed.
     Raises as `verify` does, and PolicyError for changes that no policy allows.
     """
-    found = case.incident
+    done = None
+    for found in islice(case.readings(), MAX_READINGS):
+        if _explains(case, found):
+            done = _forked(case, found, policy, changes)
+            if not done.heals:
+                break
+    if done is None:
+        strange = "the recorded history cannot be repeated under its own policies: see the verify"
+        done = _forked(case, case.incident, policy, changes)
+        done = replace(done, doubts=(strange, *done.doubts))
+    return done
+
+
+def _explains(case: Case, found: Incident) -> bool:
+    """Whether a reading, followed under the recorded policies, gives the recorded history."""
+    sink = ColumnSink()
+    _followed(found)(sink)
+    return compare(case.recorded, canonical(sink.rows())) is None
+
+
+def _forked(case: Case, found: Incident, policy: Policy | None, changes: Mapping[str, Any] | None) -> Replay:
     scenario = found.scenario.with_policy(policy) if policy is not None else found.scenario
     scenario = scenario.with_changes(changes) if changes else scenario
-    return _replayed("fork", case, found, scenario, lambda sink: simulate(scenario, sink, found.seed))
+    placed = place(scenario, found.inferences)
+    results: list[Simulated] = []
+    done = _replayed(
+        "fork", case, found, scenario, lambda sink: results.append(simulate(placed.scenario, sink, found.seed))
+    )
+    excused, missed = unstruck(results[-1].unstruck, placed.scenario)
+    doubts = [*found.unplaced, *missed]
+    if results[-1].overdue:
+        doubts.append("the replay ran out of the scenario's time before its work was done")
+    if not done.after.violated and not doubts:
+        doubts += _uncontrolled(case, found)
+    return replace(done, moved=placed.moved, homeless=(*placed.homeless, *excused), doubts=tuple(doubts))
+
+
+def _uncontrolled(case: Case, found: Incident) -> list[str]:
+    """What the inferred faults alone do not break again under the recorded policies: of that a cure shows nothing."""
+    if not case.report.violated:
+        return []
+    sink = ColumnSink()
+    simulate(found.scenario, sink, found.seed)
+    again = case.judge(sink.rows()).violated
+    return [
+        f"{name} does not break either where the same faults are replayed under the recorded policies"
+        for name in case.report.violated
+        if name not in again
+    ]
 
 
 def _replayed(

@@ -151,17 +151,21 @@ def conclusion(done: Replay) -> str:
     """The result of a fork in one sentence of raw text."""
     where = f"under {policies(done)}"
     broken, still = done.before.violated, done.after.violated
+    # Where a fault had no place to strike, that is a part of the result.
+    but = f" No place to strike had {'; '.join(done.homeless)}." if done.homeless else ""
     if done.heals and broken:
         holds = f"{text.listed(broken)} hold{'s' if len(broken) == 1 else ''}"
-        return f"Healed: {where} the same work and the same faults break nothing; {holds}."
+        faults = "every fault that it has a place for" if done.homeless else "the same faults"
+        return f"Healed: {where} the same work and {faults} break nothing; {holds}.{but}"
     if done.heals:
-        return f"Nothing was broken in the recording, and {where} nothing breaks either."
+        return f"Nothing was broken in the recording, and {where} nothing breaks either.{but}"
     if still:
         fresh = [name for name in still if name not in broken]
         added = f", {text.listed(fresh)} of them only now" if fresh and broken else ""
         return f"Not healed: {where} {text.listed(still)} still break{'s' if len(still) == 1 else ''}{added}."
-    open_ones = [name for name in broken if done.after.finding(name).verdict != "holds"]
-    return f"Not shown to be healed: {where} {text.listed(open_ones)} cannot be judged."
+    if done.undecided:
+        return f"Not shown to be healed: {where} {text.listed(done.undecided)} cannot be judged."
+    return f"Not shown to be healed: {where} nothing breaks, but {'; '.join(done.doubts)}."
 
 
 def policies(done: Replay) -> str:
@@ -193,6 +197,8 @@ def _print_divergence(out: Output, found: Divergence) -> None:
 def _print_faults(out: Output, done: Replay) -> None:
     for number, fault in enumerate(done.faults):
         out.item("  faults    " if number == 0 else "            ", fault)
+    for number, fault in enumerate(done.moved):
+        out.item("  moved     " if number == 0 else "            ", f"{fault}.")
 
 
 def _before_after(done: Replay) -> list[list[Part]]:

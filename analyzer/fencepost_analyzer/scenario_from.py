@@ -29,6 +29,7 @@ _STEP_OF = {
     "finish": "finish",
     "reclaim": "reclaim",
 }
+_Jobs = Mapping[str, tuple[Job, Policy]]
 _REFUSED_BY_DATABASE: dict[str, How] = {"BackendError": "db_error", "RolledBack": "rolled_back"}
 _HOWS: tuple[How, ...] = get_args(How)
 # Steps of unknown outcome that are tried both ways; with more, the rest counts as not applied.
@@ -37,21 +38,27 @@ MAX_UNTOLD = 10
 
 @dataclass(frozen=True, slots=True)
 class Inference:
-    """A fault read from the evidence: in words, with the spans that it rests on."""
+    """A fault read from the evidence: in words, with the spans that it rests on.
+
+    `work` is the work step of its attempt that it fell into or came after: where else it may strike."""
 
     fault: Fault
     sentence: str
     span_ids: tuple[str, ...]
+    work: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """A recording as something that can be run again: `scenario` with the inferred faults, and the recorded order."""
+    """A recording as something that can be run again: `scenario` with the inferred faults, and the recorded order.
+
+    `unplaced`: what befell the actors and is bound to no step, in words: a run with `scenario` lacks it."""
 
     scenario: Scenario
     seed: int
     schedule: tuple[Told, ...]
     inferences: tuple[Inference, ...]
+    unplaced: tuple[str, ...]
     rows: tuple[Row, ...]
 
 
@@ -63,9 +70,10 @@ def readings_of(announced: Scenario, seed: int, rows: Sequence[Row]) -> Iterator
     _refuse_unordered(rows)
     told = stories(rows)
     for hows in _hows(rows):
-        inferences = tuple(_inferences(announced, told, hows))
+        unplaced: list[str] = []
+        inferences = tuple(_inferences(announced, told, hows, unplaced))
         scenario = replace(announced, faults=tuple(inference.fault for inference in inferences))
-        yield Incident(scenario, seed, tuple(_schedule(told, hows)), inferences, tuple(rows))
+        yield Incident(scenario, seed, tuple(_schedule(told, hows)), inferences, tuple(unplaced), tuple(rows))
 
 
 def _refuse_unordered(rows: Sequence[Row]) -> None:
@@ -180,20 +188,53 @@ def _how(event: str, row: Row, hows: Mapping[str, How]) -> How:
 
 
 def _inferences(
-    scenario: Scenario, told: Mapping[str, list[tuple[str, Row]]], hows: Mapping[str, How]
+    scenario: Scenario, told: Mapping[str, list[tuple[str, Row]]], hows: Mapping[str, How], unplaced: list[str]
 ) -> Iterable[Inference]:
+    """The faults, once each; what no fault can be bound to is added to `unplaced`."""
     by_job = _by_job(told)
+    jobs = {job.id: (job, queue.policy) for queue in scenario.queues for job in queue.jobs}
+    seen: set[Fault] = set()
     for actor, story in told.items():
+        places = list(_places(story))
+        slow = dict(_slow(scenario, actor, story))
         for number, (event, row) in enumerate(story):
+            found: Inference | None = None
             match event:
                 case "crash":
-                    yield from _crash(actor, story, number, hows)
+                    found = _crash(actor, story, number, hows, jobs, places, slow.get(number))
                 case "pause":
-                    yield from _pause(actor, story, number, by_job)
+                    found = _pause(actor, story, number, by_job, jobs, places)
                 case _ if hows.get(row["span_id"]) in ("lost_request", "lost_reply", "db_error", "rolled_back"):
                     if event not in ("start", "finish"):
-                        yield _lost(actor, event, row, hows[row["span_id"]])
-        yield from _slow(scenario, actor, story)
+                        found = _lost(actor, event, row, hows[row["span_id"]], jobs, places[number])
+            if found is None and event in ("crash", "pause"):
+                befell = "killed" if event == "crash" else "stopped"
+                unplaced.append(f"{actor} was {befell} ({row['reason']}) before it had done anything for a job")
+            for inference in (slow.get(number), found):
+                # The facts of one transaction share one fate.
+                if inference is not None and inference.fault not in seen:
+                    seen.add(inference.fault)
+                    yield inference
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where an entry of a story stands in its attempt: renewals before it, and the work step that it belongs to."""
+
+    renewals: int
+    work: int
+
+
+def _places(story: Iterable[tuple[str, Row]]) -> Iterator[_Place]:
+    renewals = work = 0
+    for event, row in story:
+        if event in ("start", "lease"):
+            renewals = work = 0
+        yield _Place(renewals, work)
+        if event == "renew":
+            renewals += 1
+        elif event == "write":
+            work = (row["effect_index"] or 0) + 1
 
 
 def _by_job(told: Mapping[str, list[tuple[str, Row]]]) -> dict[str, list[tuple[str, Row]]]:
@@ -205,18 +246,39 @@ def _by_job(told: Mapping[str, list[tuple[str, Row]]]) -> dict[str, list[tuple[s
     return found
 
 
-def _point(event: str, row: Row, when: When) -> Point | None:
+def _point(event: str, row: Row, when: When, jobs: _Jobs, place: _Place | None = None) -> Point | None:
     step = _STEP_OF.get(event)
     if step is None or row["job_id"] is None:
         return None
-    index = row["effect_index"] or 0
-    attempt = row["attempt"] or 0
+    index, attempt = row["effect_index"] or 0, row["attempt"] or 0
+    if event == "dead_letter" and not attempt:
+        step = "reclaim"  # Buried by who takes leases back, in the same transaction.
+    elif _in_one(event, row, jobs):
+        step, index = "apply", 0
+    elif step == "renew":
+        index = place.renewals if place is not None else 0
     return Point(row["job_id"], attempt, step, index, when)
 
 
-def _last_point(story: list[tuple[str, Row]], number: int, hows: Mapping[str, How]) -> tuple[Point, Row] | None:
+def _in_one(event: str, row: Row, jobs: _Jobs) -> bool:
+    """Whether this was told of the transaction of all effects; a write that ended it before is told by itself."""
+    known = jobs.get(row["job_id"])
+    if known is None or known[1].writes != "atomic" or row["reason"] == "RolledBack":
+        return False
+    _, policy = known
+    return event == "write" or (event == "ack" and policy.ack == "with_writes")
+
+
+def _last_point(
+    story: list[tuple[str, Row]],
+    number: int,
+    hows: Mapping[str, How],
+    jobs: _Jobs,
+    places: Sequence[_Place],
+) -> tuple[Point, Row] | None:
     """Where an actor was before entry `number` of its story: after, or in the middle of, the last thing it told."""
-    for event, row in (story[index] for index in range(number - 1, -1, -1)):
+    for index in range(number - 1, -1, -1):
+        event, row = story[index]
         if event in BEFALLEN:
             continue
         how = hows.get(row["span_id"]) if event not in ("start", "finish") else None
@@ -224,19 +286,39 @@ def _last_point(story: list[tuple[str, Row]], number: int, hows: Mapping[str, Ho
         if event == "lease":
             # A lease step names no job until it is answered: its worker was about to start.
             return Point(row["job_id"], row["attempt"] or 1, "start"), row
-        point = _point(event, row, when)
+        point = _point(event, row, when, jobs, places[index])
         if point is not None:
             return point, row
     return None
 
 
-def _crash(actor: str, story: list[tuple[str, Row]], number: int, hows: Mapping[str, How]) -> Iterable[Inference]:
-    found = _last_point(story, number, hows)
+def _crash(
+    actor: str,
+    story: list[tuple[str, Row]],
+    number: int,
+    hows: Mapping[str, How],
+    jobs: _Jobs,
+    places: Sequence[_Place],
+    slow: Inference | None,
+) -> Inference | None:
+    found = _last_point(story, number, hows, jobs, places)
     if found is None:
-        return
+        return None
     (point, last), (_, row) = found, story[number]
-    sentence = f"{actor} was killed ({row['reason']}) {_where(point)}."
-    yield Inference(Fault("kill", point), sentence, (row["span_id"], last["span_id"]))
+    work = places[number].work
+    if slow is not None and not jobs[point.job][1].renews:
+        # It had been silent for longer than its lease: it died at the end of that work, not at its beginning.
+        work = slow.work
+        point = _after_work(slow.fault.at, *jobs[point.job])
+    sentence = f"{actor} was killed ({row['reason']}) {where(point)}."
+    return Inference(Fault("kill", point), sentence, (row["span_id"], last["span_id"]), work)
+
+
+def _after_work(work: Point, job: Job, policy: Policy) -> Point:
+    """The step that comes after a work step."""
+    if work.index < len(job.effects):
+        return replace(work, step="write")
+    return replace(work, step="settle" if policy.ack == "late" else "finish", index=0)
 
 
 def _pause(
@@ -244,23 +326,27 @@ def _pause(
     story: list[tuple[str, Row]],
     number: int,
     by_job: Mapping[str, list[tuple[str, Row]]],
-) -> Iterable[Inference]:
-    found = _last_point(story, number, {})
+    jobs: _Jobs,
+    places: Sequence[_Place],
+) -> Inference | None:
+    found = _last_point(story, number, {}, jobs, places)
     resumed = next((other for event, other in islice(story, number + 1, None) if event == "resume"), None)
     if found is None:
-        return
+        return None
     (point, last), (_, row) = found, story[number]
     length_ms = max(1, (resumed["at"] - row["at"]) // MS) if resumed is not None else 3_600_000
-    until = _last_by_others(actor, resumed["at"], by_job.get(point.job, ())) if resumed is not None else None
+    decided = by_job.get(point.job, ())
+    until = _last_by_others(actor, resumed["at"], decided, jobs) if resumed is not None else None
     waited = f" for {length_ms} ms" if resumed is not None else " for good"
-    seen = f", until {_where(until)} by another" if until is not None else ""
-    sentence = f"{actor} was stopped ({row['reason']}) {_where(point)}{waited}{seen}."
+    seen = f", until {where(until)} by another" if until is not None else ""
+    sentence = f"{actor} was stopped ({row['reason']}) {where(point)}{waited}{seen}."
     spans = tuple(other["span_id"] for other in (row, last, resumed) if other is not None)
     # Elsewhere the other attempt may never come: then the pause ends after a while instead.
-    yield Inference(Fault("pause", point, until, max(length_ms, 10_000) if until else length_ms), sentence, spans)
+    at_most_ms = max(length_ms, 10_000) if until else length_ms
+    return Inference(Fault("pause", point, until, at_most_ms), sentence, spans, places[number].work)
 
 
-def _last_by_others(actor: str, before: int, decided: Sequence[tuple[str, Row]]) -> Point | None:
+def _last_by_others(actor: str, before: int, decided: Sequence[tuple[str, Row]], jobs: _Jobs) -> Point | None:
     """The last durable step of another attempt of the job before a moment: what the sleeper slept through."""
     done = [
         (row["position"], event, row)
@@ -270,10 +356,10 @@ def _last_by_others(actor: str, before: int, decided: Sequence[tuple[str, Row]])
     if not done:
         return None
     _, event, row = max(done, key=lambda entry: entry[0])
-    return _point(event, row, "after")
+    return _point(event, row, "after", jobs)
 
 
-def _lost(actor: str, event: str, row: Row, how: How) -> Inference:
+def _lost(actor: str, event: str, row: Row, how: How, jobs: _Jobs, place: _Place) -> Inference:
     kinds: dict[str, tuple[Kind, str]] = {
         "lost_request": ("lost_request", "the request never arrived: no position was taken for it"),
         "lost_reply": ("lost_reply", "it was applied, for a position was taken, but the reply never came"),
@@ -281,34 +367,51 @@ def _lost(actor: str, event: str, row: Row, how: How) -> Inference:
         "rolled_back": ("db_error", "the database refused it and rolled its transaction back"),
     }
     kind, words = kinds[how]
-    point = _point(event, row, "before") or Point(row["job_id"] or "", 0, "reclaim")
+    point = _point(event, row, "before", jobs, place) or Point(row["job_id"] or "", 0, "reclaim")
     sentence = f"{actor}: {point.step} of {point.job}, attempt {point.attempt}: {words}."
-    return Inference(Fault(kind, point), sentence, (row["span_id"],))
+    return Inference(Fault(kind, point), sentence, (row["span_id"],), place.work)
 
 
-def _slow(scenario: Scenario, actor: str, story: list[tuple[str, Row]]) -> Iterable[Inference]:
-    """Work that took longer than planned: told by the renewals in it, or by a silence longer than the lease."""
+def _slow(scenario: Scenario, actor: str, story: list[tuple[str, Row]]) -> Iterator[tuple[int, Inference]]:
+    """Work that took longer than planned, by the entry that ended it: told by the renewals in it, or by a silence
+    longer than the lease. A death, or an attempt given up, ends work before its time: it took that long at least."""
     jobs = {job.id: (job, queue) for queue in scenario.queues for job in queue.jobs}
     index, since, renewals, paused = 0, None, 0, 0
+    at_work: Row | None = None
     for number, (event, row) in enumerate(story):
-        if event in ("pause", "resume", "crash"):
-            paused += (row["at"] if event == "resume" else -row["at"]) if event != "crash" else 0
+        if event in ("pause", "resume"):
+            paused += row["at"] if event == "resume" else -row["at"]
             continue
-        known = jobs.get(row["job_id"] or "")
+        if event == "crash":
+            # A process that is killed while it is stopped worked no longer than to its stop.
+            paused += row["at"] if paused < 0 else 0
+        elif event == "start":
+            at_work = row
+        ended = at_work if event == "crash" else row
+        known = jobs.get(ended["job_id"] or "") if ended is not None else None
         if event == "renew":
             renewals += 1
-        elif event in ("write", "ack", "retry", "finish") and since is not None and known is not None:
+        elif ended is not None and since is not None and known is not None and _ends_work(event, known[1].policy):
             job, queue = known
-            work = _work_index(event, row, job, queue.policy, index)
+            cut = event == "crash" or event in ("retry", "dead_letter") or _gave_up(event, row)
+            work = index if cut else _work_index(event, row, job, queue.policy, index)
             elapsed = _moment(event, row) - since - paused
-            fault = _slow_fault(job, queue, row["attempt"] or 1, work, elapsed, renewals)
-            if fault is not None and not _gave_up(event, row):
-                words = f"{actor} worked {elapsed // MS} ms {_where(fault.at)}."
-                yield Inference(fault, words, (story[number - 1][1]["span_id"], row["span_id"]))
+            fault = _slow_fault(job, queue, ended["attempt"] or 1, work, elapsed, renewals, cut=cut)
+            if fault is not None and (event == "crash" or renewals or not cut):
+                words = f"{actor} worked {elapsed // MS} ms {where(fault.at)}."
+                yield number, Inference(fault, words, (story[number - 1][1]["span_id"], row["span_id"]), work)
             index, renewals, paused = work + 1, 0, 0
         if event == "start":
             index, renewals, paused = 0, 0, 0
-        since = None if event == "finish" else _moment(event, row)
+        if event == "finish":
+            at_work = None
+        if event != "renew":
+            since = None if event in ("finish", "crash") else _moment(event, row)
+
+
+def _ends_work(event: str, policy: Policy) -> bool:
+    # An early acknowledgement comes before all work.
+    return event in ("write", "retry", "dead_letter", "finish", "crash") or (event == "ack" and policy.ack != "early")
 
 
 def _work_index(event: str, row: Row, job: Job, policy: Policy, index: int) -> int:
@@ -323,14 +426,18 @@ def _gave_up(event: str, row: Row) -> bool:
     return event == "finish" and row["outcome"] != "ok"
 
 
-def _slow_fault(job: Job, queue: Queue, attempt: int, index: int, elapsed: int, renewals: int) -> Fault | None:
+def _slow_fault(
+    job: Job, queue: Queue, attempt: int, index: int, elapsed: int, renewals: int, *, cut: bool
+) -> Fault | None:
+    """`cut`: the work was cut off, so that it may have been meant to last as planned."""
     policy = queue.policy
     planned = job.work_ms * MS if index == 0 else 0
     slice_ns = policy.lease_ms * MS // 3
-    point = Point(job.id, attempt, "work", index)
+    point = Point(job.id, attempt, "work", min(index, len(job.effects)))
     if policy.renews:
         # So many renewals, so many slices of work: the last slice has none after it.
-        if renewals == max(0, -(-planned // slice_ns) - 1):
+        due = max(0, -(-planned // slice_ns) - 1)
+        if renewals == due or (cut and renewals < due):
             return None
         return Fault("slow", point, at_most_ms=max(1, (2 * renewals + 1) * slice_ns // (2 * MS)))
     if elapsed - planned < policy.lease_ms * MS:
@@ -338,7 +445,8 @@ def _slow_fault(job: Job, queue: Queue, attempt: int, index: int, elapsed: int, 
     return Fault("slow", point, at_most_ms=max(1, elapsed // MS))
 
 
-def _where(point: Point) -> str:
+def where(point: Point) -> str:
+    """A moment in words: "in the middle of write 1 of pay-2, attempt 1"."""
     index = f" {point.index}" if point.step in ("write", "work") else ""
     times: dict[str, str] = {
         "before": "before",

@@ -89,6 +89,7 @@ class _Attempt:
         self._attempt = leased.attempt
         self._policy = policy
         self._execution = Execution(leased.job.id, leased.attempt, leased.token, leased.job.carrier)
+        self._renewals = 0
 
     async def run(self) -> None:
         await self._step("start")
@@ -151,7 +152,8 @@ class _Attempt:
 
     async def _renew(self) -> None:
         operation = Renew(self._job.id, self._token, self._policy.lease_ms * MS)
-        answer: Answer = await self._step("renew", operation)
+        index, self._renewals = self._renewals, self._renewals + 1
+        answer: Answer = await self._step("renew", operation, index=index)
         if not answer.accepted:
             raise _Abandoned("lease_lost")
 

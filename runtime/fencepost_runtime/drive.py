@@ -25,6 +25,11 @@ class Faults:
     def add(self, fault: Fault) -> None:
         self._left.append(fault)
 
+    @property
+    def left(self) -> tuple[Fault, ...]:
+        """Those that have not struck."""
+        return tuple(self._left)
+
     def strike(self, step: Step, when: When | None = None) -> Fault | None:
         """The fault due at this step; with `when`, only a kill or pause at that moment of it."""
         for fault in self._left:

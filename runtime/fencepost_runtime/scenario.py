@@ -245,7 +245,7 @@ def _check_point(point: Point, jobs: Mapping[str, Job]) -> None:
         raise ScenarioError(f"A fault strikes job {shown(point.job)}, which is not there: {instead(point.job, jobs)}")
     effects = len(jobs[point.job].effects)
     # The work after the last write has an index too.
-    steps = {"work": effects + 1, "write": effects}.get(point.step, 1)
+    steps = {"work": effects + 1, "write": effects, "renew": MAX_EFFECTS}.get(point.step, 1)
     if point.index >= steps:
         rule = f"an attempt has {steps}, counted from 0"
         raise ScenarioError(f"Job {shown(point.job)} has no {point.step} step {point.index}: {rule}.")

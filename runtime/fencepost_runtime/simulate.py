@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NoReturn
 
 from .actors import MS, producer, reclaimer, stocktaking, worker
@@ -33,12 +33,13 @@ class _Killed(Exception):
 
 @dataclass(slots=True)
 class Simulated:
-    """What a simulated run came to: account balances, its virtual end in Unix nanoseconds, and whether that was the
-    scenario's time limit instead of the end of the work."""
+    """What a simulated run came to: account balances, its virtual end in Unix nanoseconds, whether that was the
+    scenario's time limit instead of the end of the work, and the faults that never struck: their step never came."""
 
     balances: dict[str, int]
     ended_at: int
     overdue: bool = False
+    unstruck: tuple[Fault, ...] = field(default=(), compare=False)
 
 
 class _Actor:
@@ -110,7 +111,7 @@ class _World:
         last.narrator = self.supervisor
         while last.step is not None:
             last.advance(self.perform(last, last.step))
-        return Simulated(self.backend.balances(), self.now, overdue)
+        return Simulated(self.backend.balances(), self.now, overdue, self.faults.left)
 
     def close(self) -> None:
         for actor in self.actors:

@@ -19,7 +19,7 @@ STEPS = {
     "work": "the computation before write `index`; index = number of effects: after the last write",
     "write": "effect `index` is applied: by a transaction of its own, or (atomic writes) inside the attempt's open one",
     "apply": "the transaction of all effects commits (atomic writes only)",
-    "renew": "a worker extends its lease",
+    "renew": "a worker extends its lease; index = how often it has in this attempt",
     "settle": "a worker acknowledges the job",
     "retry": "a worker gives a failed attempt back",
     "finish": "a worker ends an attempt",
@@ -43,7 +43,8 @@ class Execution:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`index` counts the effects from 0; `planned_ns` is the duration of work, sleep and idle steps.
+    """`index` counts the effects, or the renewals of an attempt, from 0; `planned_ns` is the duration of work, sleep
+    and idle steps.
 
     `effect` is what a write inside an open transaction stages: such a step has no operation of its own.
     """

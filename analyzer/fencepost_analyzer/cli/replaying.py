@@ -18,6 +18,7 @@ from fencepost_analyzer.cli.options import (
 )
 from fencepost_analyzer.render import word
 from fencepost_analyzer.reports import print_fork, print_verify
+from fencepost_analyzer.verdicts import exit_code
 
 
 def register(app: typer.Typer) -> None:
@@ -68,4 +69,5 @@ def replay(
         here.out.next_steps(f"postmortem new {word(run)}" + (f" --policy {policy}" if policy else "") + own)
     if done.mode == "verify":
         return 0 if done.equal else 1
-    return done.after.exit_code
+    # Nothing broke, but that shows nothing: then nothing can be said.
+    return exit_code("unknown") if done.doubts and not done.after.exit_code else done.after.exit_code

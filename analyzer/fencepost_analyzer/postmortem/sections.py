@@ -193,7 +193,9 @@ def _forked(done: Replay) -> str:
     fresh = [name for name in done.after.violated if name not in done.before.violated]
     new = f" Newly broken: {', '.join(fresh)}." if fresh else ""
     table = "\n\n" + _table(("invariant", "recorded", "replayed"), rows) if rows else ""
-    return head + reused + new + table
+    left = [*done.doubts, *(f"no place to strike had {fault}" for fault in done.homeless)]
+    but = f" But {markdown('; '.join(left))}." if left and not done.after.violated else ""
+    return head + reused + new + but + table
 
 
 def _recovery(page: Page) -> str:
@@ -206,8 +208,9 @@ def _recovery(page: Page) -> str:
         if done in healing:
             healed = found.scenario.with_policy(Policy.from_dict(spec["policy"])) if spec.get("policy") else None
             rows = _differences(page, healed.queues[0].policy if healed else None, spec.get("changes") or {})
+            faults = "every fault that it has a place for" if done.homeless else "the same faults"
             parts.append(
-                f"Under {_names(done)} the same work and the same faults break none of these promises. "
+                f"Under {_names(done)} the same work and {faults} break none of these promises. "
                 "What it does otherwise:\n\n" + _table(("queue", "field", "ran with", "heals with", "strategy"), rows)
             )
     return "\n\n".join(parts)

@@ -1,0 +1,107 @@
+"""Where the recorded faults strike under another policy: the same step, the nearest that it has, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from fencepost_analyzer.scenario_from import Inference, where
+from fencepost_runtime.operations import Job
+from fencepost_runtime.policy import Policy
+from fencepost_runtime.scenario import Fault, Point, Scenario
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A scenario whose faults fit its policies. `moved`: faults that strike elsewhere than recorded; `homeless`: those
+    that its policies have no place for, and why. In words."""
+
+    scenario: Scenario
+    moved: tuple[str, ...]
+    homeless: tuple[str, ...]
+
+
+def place(scenario: Scenario, inferences: Iterable[Inference]) -> Placed:
+    """The scenario with the inferred faults, each bound to a step that its job's policy has.
+
+    Who is killed or stopped in a step that there is no more is so at the work it fell into; who lost a request that is
+    made no more loses the next one instead. So a fault is left out only where nothing corresponds to it."""
+    jobs = {job.id: (job, queue.policy) for queue in scenario.queues for job in queue.jobs}
+    faults: list[Fault] = []
+    moved, homeless = [], []
+    for inference in inferences:
+        job, policy = jobs[inference.fault.at.job]
+        lack = _lack(inference.fault.at, policy)
+        at = _nearest(inference.fault, inference.work, job, policy) if lack else inference.fault.at
+        if at is None:
+            homeless.append(f"{_named(inference.fault)}: {lack}")
+            continue
+        if lack:
+            moved.append(f"{_named(inference.fault)}: {lack}, so it strikes {where(at)}")
+        fault = replace(inference.fault, at=at, until=_awaited(inference.fault.until, job, policy))
+        if fault not in faults:
+            faults.append(fault)
+    return Placed(replace(scenario, faults=tuple(faults)), tuple(moved), tuple(homeless))
+
+
+def unstruck(faults: Iterable[Fault], scenario: Scenario) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Of faults that never struck, those that had no place by the policy's own rules, and those that should have had
+    one: their absence may be all that made a difference."""
+    policies = {job.id: queue.policy for queue in scenario.queues for job in queue.jobs}
+    allowed, missed = [], []
+    for fault in faults:
+        policy = policies[fault.at.job]
+        if fault.kind == "slow":
+            continue  # Slow is the work of one attempt: that was not done, so nothing was slow.
+        if fault.at.attempt > policy.max_attempts:
+            allowed.append(f"{_named(fault)}: under policy {policy.name} there is no attempt {fault.at.attempt}")
+        else:
+            missed.append(f"{_named(fault)} never struck: its step did not come")
+    return tuple(allowed), tuple(missed)
+
+
+def _named(fault: Fault) -> str:
+    words = {"kill": "the kill", "pause": "the pause", "slow": "the slow work", "db_error": "the database error"}
+    return f"{words.get(fault.kind, 'the ' + fault.kind.replace('_', ' '))} {where(fault.at)}"
+
+
+def _lack(at: Point, policy: Policy) -> str | None:
+    """Why the policy has no such step, if it has none."""
+    name = f"under policy {policy.name}"
+    if at.step == "renew" and not policy.renews:
+        return f"{name} there is no renew step"
+    if at.step == "retry" and policy.ack == "early":
+        return f"{name} there is no retry step"
+    if at.step == "reclaim" and policy.reclaim == "none":
+        return f"{name} there is no reclaimer"
+    if at.step == "apply" and policy.writes != "atomic":
+        return f"{name} the writes have no transaction in common"
+    return None
+
+
+def _nearest(fault: Fault, work: int, job: Job, policy: Policy) -> Point | None:
+    at, last = fault.at, len(job.effects) - 1
+    befalls = fault.kind in ("kill", "pause")
+    match at.step:
+        case "renew" if befalls:
+            return replace(at, step="work", index=min(work, last + 1), when="after")
+        case "renew" if work <= last:
+            return replace(at, step="write", index=work)
+        case "renew" if policy.ack == "late" or policy.writes == "atomic":
+            return replace(at, step="settle" if policy.ack == "late" else "apply", index=0)
+        case "retry" if befalls:
+            return replace(at, step="finish", when="after" if at.when == "after" else "before")
+        case "apply" if last >= 0:
+            return replace(at, step="write", index=last)
+    return None
+
+
+def _awaited(until: Point | None, job: Job, policy: Policy) -> Point | None:
+    """What ends a pause: a write is there for others once its transaction is."""
+    if until is None:
+        return None
+    if until.step == "write" and policy.writes == "atomic":
+        return replace(until, step="apply", index=0)
+    if until.step == "apply" and policy.writes != "atomic" and job.effects:
+        return replace(until, step="write", index=len(job.effects) - 1)
+    return until

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 from fencepost_analyzer.errors import AnalyzerError
+from fencepost_analyzer.strategies import not_yet
+from fencepost_analyzer.text import nearest
 from fencepost_runtime.scenario import Scenario
 
 
@@ -58,11 +59,14 @@ def failure_modes() -> dict[str, FailureMode]:
 def failure_mode(name: str) -> FailureMode:
     """The failure mode called `name`. Raises UnknownFailureMode, naming the nearest, if there is none."""
     known = failure_modes()
-    if name not in known:
-        close = get_close_matches(name.upper(), known, 1)
-        hint = f"Did you mean {close[0]}?" if close else f"There are: {', '.join(known)}."
-        raise UnknownFailureMode(f"There is no failure mode {name!r}. {hint}")
-    return known[name]
+    wanted = name.upper()
+    if wanted not in known:
+        planned = not_yet()["failure_modes"].get(wanted)
+        hint = nearest(wanted, known, see="fencepost failure-modes")
+        if planned is not None:
+            hint = f"it is in the catalogue ({planned}), but cannot be run yet; there are {', '.join(known)}"
+        raise UnknownFailureMode(f"There is no failure mode {name!r}: {hint}")
+    return known[wanted]
 
 
 @cache

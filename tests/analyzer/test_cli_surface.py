@@ -200,3 +200,23 @@ def test_the_environment_names_the_folder_and_an_option_wins(tmp_path: Path) -> 
     """FENCEPOST_RECORDINGS is the default folder; --recordings goes before it."""
     assert fencepost("list", "--json").json["total"] == 3
     assert fencepost("list", "--json", "--recordings", tmp_path / "empty").json["total"] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("run", "FM-006"), "publish lost"),
+        (("failure-modes", "FM-006"), "cannot be run yet"),
+        (("invariants", "INV-006"), "acknowledged means durable"),
+        (("run", "fm-001", "--id", ""), "--id"),
+        (("run", "fm-001", "--id", "a", "--id", "b"), "given twice"),
+        (("postmortem", "attach", "pm", "--file", "a", "--file", "b"), "given twice"),
+        (("postmortem", "new", "incident", "--title", ""), "empty"),
+    ],
+)
+def test_a_slip_is_said_not_guessed(here: Path, words: tuple[str, ...], hint: str) -> None:
+    """What is planned is no misspelling, and an option that is empty or given twice is refused: nothing is made."""
+    done = fencepost(*words, "--recordings", "own") if words[0] == "run" else fencepost(*words)
+    assert (done.code, done.out) == (2, "")
+    assert hint in done.err and one_line(done.err)
+    assert not (here / "own").exists()

@@ -98,5 +98,5 @@ def test_forking_the_recorded_incident_agrees_with_its_page(
 
 
 def test_an_unknown_failure_mode_is_refused_with_the_nearest_name() -> None:
-    with pytest.raises(UnknownFailureMode, match="Did you mean FM-003"):
+    with pytest.raises(UnknownFailureMode, match="did you mean FM-003"):
         failure_mode("fm003")

@@ -11,6 +11,7 @@ import typer
 
 from fencepost_analyzer.cli import catalogue, demo, judging, postmortems, recordings, replaying, showing
 from fencepost_analyzer.cli.options import Globals
+from fencepost_analyzer.cli.strict import StrictTyper
 from fencepost_analyzer.version import __version__
 
 HELP = """\
@@ -43,7 +44,7 @@ SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 def build() -> typer.Typer:
-    app = typer.Typer(help=HELP, add_completion=False, rich_markup_mode=None, context_settings=SETTINGS)
+    app = StrictTyper(help=HELP, add_completion=False, rich_markup_mode=None, context_settings=SETTINGS)
     app.callback(invoke_without_command=True)(root)
     app.command("demo", short_help="The whole story, in a few seconds.")(demo.demo)
     recordings.register(app)

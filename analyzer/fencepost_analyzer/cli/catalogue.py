@@ -97,12 +97,17 @@ def invariants(
       fencepost invariants INV-003
     """
     from fencepost_analyzer.invariants import load
+    from fencepost_analyzer.strategies import not_yet
 
     out = session(context, None, as_json).out
     found = {one.id: one for one in load(directories or ())}
     wanted = name.upper() if name is not None else None
     if wanted is not None and wanted not in found:
-        raise UsageError(f"there is no invariant {name!r}; {text.nearest(wanted, found, see='fencepost invariants')}")
+        planned = not_yet()["invariants"].get(wanted)
+        hint = text.nearest(wanted, found, see="fencepost invariants")
+        if planned is not None:
+            hint = f"it is in the catalogue ({planned}), but cannot be judged yet; there are {', '.join(found)}"
+        raise UsageError(f"there is no invariant {name!r}: {hint}")
     chosen = [found[wanted]] if wanted is not None else list(found.values())
     if out.as_json:
         keys = ("id", "title", "severity", "principle", "polarity", "claim", "sql")

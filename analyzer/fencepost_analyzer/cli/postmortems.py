@@ -10,6 +10,7 @@ import typer
 from fencepost_analyzer import text
 from fencepost_analyzer.cli.failures import UsageError
 from fencepost_analyzer.cli.options import AsJson, Invariants, Mappings, Postmortems, Recordings, Run, session
+from fencepost_analyzer.cli.strict import StrictTyper
 from fencepost_analyzer.render import Output, Styled, bold, dim, word
 from fencepost_analyzer.version import __version__
 
@@ -22,7 +23,7 @@ Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A postmortem's f
 
 
 def build() -> typer.Typer:
-    app = typer.Typer(
+    app = StrictTyper(
         help="The proof in a folder, beside a page for people; and whether it still stands.",
         add_completion=False,
         rich_markup_mode=None,
@@ -100,7 +101,7 @@ def attach(
     """Add evidence to a postmortem. What people wrote in it stays as it is.
 
     \b
-      fencepost postmortem attach postmortems/007-double-charge --query "SELECT * FROM writes" --name writes
+      fencepost postmortem attach postmortems/007-double-charge --query "SELECT * FROM effects" --name effects
       fencepost postmortem attach postmortems/007-double-charge --file grafana.png
       fencepost postmortem attach postmortems/007-double-charge --run latest
     """

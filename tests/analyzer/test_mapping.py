@@ -167,6 +167,29 @@ def test_an_inventory_is_one_event_for_itself_and_one_for_each_job_it_lists() ->
     ]
 
 
+@pytest.mark.parametrize(
+    ("attributes", "ended", "outcome"),
+    [
+        ({"job.inventory.ids": ["a"], "job.inventory.states": ["ready"]}, True, "ok"),
+        ({"job.inventory.ids": [], "job.inventory.states": []}, True, "ok"),
+        ({"job.inventory.ids": ["a"], "job.inventory.states": ["ready"]}, False, "unknown"),
+        ({"job.inventory.ids": ["a", "b"], "job.inventory.states": ["ready"]}, True, "unknown"),
+        ({"job.inventory.ids": ["a", None], "job.inventory.states": ["ready", "ready"]}, True, "unknown"),
+        ({"job.inventory.ids": ["a"]}, True, "unknown"),
+        ({"job.inventory.ids": "a,b", "job.inventory.states": "ready,ready"}, True, "unknown"),
+        ({}, True, "unknown"),
+        ({"error.type": "ConnectionLost"}, True, "unknown"),
+        ({"error.type": "BackendError"}, True, "failed"),
+    ],
+)
+def test_only_an_inventory_that_can_be_read_whole_says_what_is_held(
+    attributes: dict[str, object], ended: bool, outcome: str
+) -> None:
+    duration = 5 if ended else None
+    found = events(span("fencepost.runtime", attributes, name="inventory q", duration_time_unix_nano=duration))
+    assert {event["outcome"] for event in found} == {outcome}
+
+
 def test_an_inventory_with_more_jobs_than_states_loses_no_job() -> None:
     attributes = {"job.inventory.ids": ["a", "b"], "job.inventory.states": ["ready"]}
     found = events(span("fencepost.runtime", attributes, name="inventory q"))

@@ -125,6 +125,20 @@ def test_a_retry_is_proved_by_the_run_that_asked_for_it(tmp_path: Path) -> None:
     assert [row["until"] for row in all_events(recording) if row["event"] == "retry"] == [None]
 
 
+@pytest.mark.parametrize(("state", "outcome"), [("SUCCESS", "ok"), ("FAILURE", "failed"), (None, "unknown")])
+def test_a_run_that_goes_on_enqueues_its_job_once_more(tmp_path: Path, state: str | None, outcome: str) -> None:
+    """Only a run that gives its job up retries it; one that was killed, or ended otherwise, did not end by that."""
+
+    def end_in_state(span: Json) -> None:
+        if attribute(span, "celery.state") == "RETRY":
+            span["attributes"] = [pair for pair in span["attributes"] if pair["key"] != "celery.state"]
+            if state is not None:
+                span["attributes"].append({"key": "celery.state", "value": {"stringValue": state}})
+
+    recording = recorded(tmp_path, change=end_in_state)
+    assert told(recording, "flaky") == [("enqueue", "ok"), ("run", outcome), ("enqueue", "ok"), ("run", "ok")]
+
+
 def test_a_run_that_asked_for_a_retry_is_over_when_it_did(tmp_path: Path) -> None:
     """A retry may start on another process before the span of the run that asked for it has ended: no overlap."""
     spans = {span["spanId"]: span for span in all_spans()}

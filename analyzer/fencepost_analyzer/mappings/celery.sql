@@ -63,7 +63,8 @@ arrivals AS (
     GROUP BY publish_trace_id, publish_span_id
 ),
 sent AS (
-    -- A job that is retried is published again under its own id, by the run that gives up.
+    -- A job that is retried or replaced is published again under its own id, by the run that gives up. A run that goes
+    -- on, or of which nobody knows, has put its job into the queue once more.
     SELECT
         publish.* EXCLUDE (state, retry_reason, attempt),
         coalesce(publish.message_id, arrivals.job_id) AS job_id,
@@ -81,6 +82,7 @@ sent AS (
         ON run.trace_id = publish.trace_id
         AND run.span_id = publish.parent_span_id
         AND run.job_id = coalesce(publish.message_id, arrivals.job_id)
+        AND run.state IN ('RETRY', 'IGNORED')
 )
 SELECT
     'run' AS event,

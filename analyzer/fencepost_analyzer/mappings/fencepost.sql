@@ -65,7 +65,13 @@ told AS (
             WHEN event = 'run' THEN coalesce("job.outcome", 'unknown')
             WHEN "error.type" = 'ConnectionLost' THEN 'unknown'
             WHEN "error.type" IS NOT NULL THEN 'failed'
-            WHEN event IN ('lease', 'scan', 'inventory', 'crash', 'pause', 'resume', 'commit', 'rollback') THEN 'ok'
+            -- A list that cannot be read whole, each job with its state, does not say what the queue does not hold.
+            WHEN event = 'inventory' THEN CASE
+                WHEN len("job.inventory.ids") = len("job.inventory.states")
+                    AND len(list_filter("job.inventory.ids", lambda id: id IS NULL)) = 0 THEN 'ok'
+                ELSE 'unknown'
+            END
+            WHEN event IN ('lease', 'scan', 'crash', 'pause', 'resume', 'commit', 'rollback') THEN 'ok'
             WHEN coalesce("job.effect.applied", "job.settle.accepted") THEN 'ok'
             WHEN NOT coalesce("job.effect.applied", "job.settle.accepted") THEN 'failed'
             ELSE 'unknown'

@@ -1,4 +1,5 @@
--- The last inventory of each queue.
+-- The last inventory of each queue that was answered in full: what it does not list, the queue does not hold. One that
+-- was refused, cut off or never answered lists nothing, and that says nothing.
 SELECT
     schedule,
     queue,
@@ -8,5 +9,5 @@ SELECT
 FROM moments
 WHERE event = 'inventory'
     AND job_id IS NULL
-    AND outcome IS DISTINCT FROM 'failed'
+    AND outcome = 'ok'
 GROUP BY schedule, queue

@@ -4,7 +4,8 @@ Two histories are equal when every job saw the same events in the same order and
 in the same order. Steps of different actors on different jobs commute, so nothing else about the order counts:
 this is equality of Mazurkiewicz traces, whose normal form is the set of projections on what is shared
 (Diekert & Rozenberg, The Book of Traces, 1995, chapter 2). Wall times, positions, span ids and the absolute
-values of tokens are left out; a token counts as the how-manieth lease of its job it stands for.
+values of tokens are left out; a token counts as the how-manieth lease of its job it stands for, and of the time that a
+lease or a retry grants its length. What no job and no actor can be made responsible for is kept without an order.
 """
 
 from __future__ import annotations
@@ -30,7 +31,13 @@ FIELDS = (
     "effects",
     "outcome",
     "reason",
+    "queue",
+    "order_key",
+    "intent",
+    "length",
 )
+# What they grant has a length: a lease, its extension, the wait before a retry.
+GRANTS = ("lease", "renew", "retry")
 # Seen by the supervisor, befallen by the worker: they belong into the worker's own story.
 BEFALLEN = ("crash", "pause", "resume")
 
@@ -57,7 +64,8 @@ class Divergence:
 
 @dataclass(frozen=True, slots=True)
 class Canonical:
-    """A history's projections: by ("job", id) and ("actor", name), each a tuple of entries (see FIELDS)."""
+    """A history's projections: by ("job", id), ("actor", name) and ("nobody", ""), each a tuple of entries (see
+    FIELDS)."""
 
     projections: Mapping[tuple[str, str], tuple[Entry, ...]]
 
@@ -81,6 +89,9 @@ def canonical(events: Iterable[Row]) -> Canonical:
     for row in rows:
         if row["position"] is not None:
             add("job", row["job_id"], row["position"], row, row["event"])
+        if row["worker_id"] is None and (row["position"] is None or row["job_id"] is None):
+            entry = _entry(row, row["event"], leases)
+            projections.setdefault(("nobody", ""), []).append((json.dumps(entry), entry))
     for actor, story in stories(rows).items():
         for number, (moment, row) in enumerate(story):
             add("actor", actor, number, row, moment)
@@ -159,7 +170,7 @@ def _first_difference(
         other = actual[index] if index < len(actual) else None
         if one != other:
             fields = [name for name, a, b in zip(FIELDS, one, other, strict=True) if a != b] if one and other else []
-            return Divergence(" ".join(key), index, _words(one), _words(other), tuple(fields))
+            return Divergence(" ".join(key).strip(), index, _words(one), _words(other), tuple(fields))
     return None
 
 
@@ -187,6 +198,7 @@ def _entry(row: Row, event: str, leases: Mapping[tuple[str, int], int]) -> Entry
     outcome, reason = row["outcome"], row["reason"]
     if event == "start":
         outcome = reason = None  # Not known yet; `finish` says it.
+    granted = event in GRANTS and outcome == "ok" and row["until"] is not None and row["at"] is not None
     return (
         event,
         row["worker_id"],
@@ -198,4 +210,8 @@ def _entry(row: Row, event: str, leases: Mapping[tuple[str, int], int]) -> Entry
         row["effect_total"],
         outcome,
         reason,
+        row["queue"],
+        row["order_key"],
+        row["intent"],
+        row["until"] - row["at"] if granted else None,
     )

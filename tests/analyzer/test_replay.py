@@ -127,6 +127,49 @@ def test_verify_does_not_believe_an_outcome_that_the_policy_cannot_produce(torn:
     assert replay.divergence.fields == ("outcome", "reason")
 
 
+def _put(key: str, value: Any) -> Any:
+    def put(row: dict[str, Any]) -> dict[str, Any]:
+        attributes = json.loads(row["span_attributes"])
+        if key in attributes:
+            attributes[key] = attributes[key] + value if isinstance(value, int) else value
+        return row | {"span_attributes": json.dumps(attributes)}
+
+    return put
+
+
+def _put_order_key(row: dict[str, Any]) -> dict[str, Any]:
+    attributes = json.loads(row["span_attributes"]) | {"job.order_key": "customer-7"}
+    return row | {"span_attributes": json.dumps(attributes)} if row["name"].startswith("send ") else row
+
+
+@pytest.mark.parametrize(
+    ("edit", "field"),
+    [
+        (_put("messaging.destination.name", "elsewhere"), "queue"),
+        (_put("job.lease.expires_at", 3_600_000_000_000), "length"),
+        (_put_order_key, "order_key"),
+    ],
+)
+def test_verify_sees_another_queue_another_lease_and_another_order(torn: Recording, edit: Any, field: str) -> None:
+    replay = verified(_edited(torn, edit))
+    assert not replay.equal
+    assert replay.divergence is not None
+    assert replay.divergence.fields == (field,)
+
+
+def test_verify_sees_what_no_worker_and_no_position_answers_for(torn: Recording) -> None:
+    rows = torn.spans().to_pylist()
+    settled = next(row for row in rows if row["name"].startswith("settle "))
+    attributes = json.loads(settled["span_attributes"])
+    del attributes["job.worker.id"], attributes["job.transaction.position"]
+    rows.append(settled | {"span_id": "e" * 16, "span_attributes": json.dumps(attributes)})
+    edited: Any = _Edited(torn, pa.Table.from_pylist(rows, schema=torn.spans().schema))
+    replay = verified(edited)
+    assert not replay.equal
+    assert replay.divergence is not None
+    assert replay.divergence.where == "nobody"
+
+
 def _without_scenario(row: dict[str, Any]) -> dict[str, Any] | None:
     return None if row["name"].startswith("scenario ") else row
 
@@ -306,6 +349,7 @@ def _history(*steps: Sequence[Any]) -> list[dict[str, Any]]:
     rows = []
     for worker, job, position in steps:
         row = dict.fromkeys(("until", "token", "execution_id", "effect_key", "effect_index", "effect_total", "reason"))
+        row |= dict.fromkeys(("queue", "order_key", "intent"))
         row |= {"event": "write", "worker_id": worker, "job_id": job, "attempt": 1, "at": position, "outcome": "ok"}
         row |= {"position": position, "producer_seq": next(sequence), "producer_end_seq": None, "span_id": "s"}
         rows.append(row)

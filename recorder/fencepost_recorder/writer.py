@@ -106,7 +106,7 @@ class LogWriter:
             if self._segment.size + len(payload) > self._segment.full_at:
                 self._go_on()
             if ref < self._segment.first_seq and _SCOPE <= kind <= _WHOLE:
-                ref = self._again(ref)
+                ref = max(self._again(ref), 0)
             sequence = self._append(kind, payload, ref)
             if kind <= _SCOPE and sequence >= 0:
                 self._contexts.keep(sequence, kind, payload, ref)
@@ -172,7 +172,11 @@ class LogWriter:
             before.let_go()
 
     def _again(self, ref: int) -> int:
-        """The number in this segment of a frame that was written in an earlier one: now, if it was not yet."""
+        """The number in this segment of a frame that was written in an earlier one: now, if it was not yet.
+
+        Negative where it cannot be written; then the next span tries again, and a scope is not written without its
+        resource, or every span of the segment would be without one.
+        """
         frame = self._contexts.frame(ref)
         if frame is None:
             return ref
@@ -180,9 +184,11 @@ class LogWriter:
         if renewed < self._segment.first_seq:
             if kind == _SCOPE and its_ref < self._segment.first_seq:
                 its_ref = self._again(its_ref)
+                if its_ref < 0:
+                    return its_ref
             renewed = self._append(kind, payload, its_ref)
             self._contexts.renew(ref, renewed)
-        return max(renewed, 0)
+        return renewed
 
     def _append(self, kind: int, payload: bytes, ref: int) -> int:
         now = time_ns()

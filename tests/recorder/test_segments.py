@@ -297,6 +297,29 @@ def test_what_a_frame_refers_to_is_forgotten_rather_than_kept_without_bounds(
     assert set(recording.spans()["scope_name"].to_pylist()) == {"lab"}
 
 
+@pytest.mark.parametrize("failing", [FrameType.RESOURCE, FrameType.SCOPE])
+def test_a_resource_that_could_not_be_written_again_is_tried_again_with_the_next_span(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, failing: FrameType
+) -> None:
+    made = LogWriter(directory / "wal", producer="p", segment_bytes=SEGMENT_BYTES)
+    ref = record(made, range(1, 2))
+    real, failures = os.write, [errno.EIO]
+
+    def broken(descriptor: int, data: bytes) -> int:
+        if data[8] == failing and failures:
+            raise OSError(failures.pop(), "broken")
+        return real(descriptor, data)
+
+    monkeypatch.setattr(writer, "_write", broken)
+    record(made, range(2, 101), ref)
+    made.close()
+    recording = seal(directory, tool_version=VERSION)
+    assert [(gap["cause"], gap["lost"]) for gap in gaps(recording)] == [("write_failed", 1)]
+    assert failures == []
+    assert recording.spans()["service_name"].null_count <= 1
+    assert recording.spans()["scope_name"].null_count <= 1
+
+
 def test_a_log_of_the_first_version_is_still_read(directory: Path) -> None:
     text = encode_header(Header("p", pid=1, started_unix_nano=5, locked=True))
     size = struct.unpack_from("<H", text, 10)[0]

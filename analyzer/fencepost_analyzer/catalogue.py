@@ -9,8 +9,9 @@ from importlib.resources import files
 from typing import Any
 
 from fencepost_analyzer.errors import AnalyzerError
-from fencepost_analyzer.strategies import not_yet
+from fencepost_analyzer.strategies import not_yet, strategies
 from fencepost_analyzer.text import nearest
+from fencepost_runtime.policy import preset
 from fencepost_runtime.scenario import Scenario
 
 
@@ -40,11 +41,17 @@ class FailureMode:
     sources: tuple[str, ...]
     violates: tuple[str, ...]
     heals: str
-    strategies: tuple[str, ...]
     seems: tuple[Seeming, ...]
     scenario: Scenario
     near_miss: Scenario
     near_miss_story: str
+
+    @property
+    def strategies(self) -> tuple[str, ...]:
+        """The ids of the recovery strategies that the healing policy has and the scenario's own has not."""
+        healing = preset(self.heals)
+        ran = [queue.policy for queue in self.scenario.queues]
+        return tuple(one.id for one in strategies().values() if one.is_on(healing) and not all(map(one.is_on, ran)))
 
 
 @cache
@@ -86,7 +93,6 @@ def _failure_mode(data: dict[str, Any]) -> FailureMode:
         sources=tuple(data["sources"]),
         violates=tuple(data["violates"]),
         heals=data["heals"],
-        strategies=tuple(data["strategies"]),
         seems=seems,
         scenario=Scenario.from_dict(scenario),
         near_miss=Scenario.from_dict(missed),

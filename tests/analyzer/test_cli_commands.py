@@ -356,7 +356,7 @@ def test_the_catalogue_lists_what_there_is() -> None:
     modes = fencepost("failure-modes", "--json").json["failure_modes"]
     assert [one["id"] for one in modes] == list(catalogue.failure_modes())
     assert "lease_ms" in fencepost("policies", "safe").out
-    assert "fencepost run FM-003 --policy atomic" in fencepost("failure-modes", "FM-003").out
+    assert "fencepost run FM-003 --policy transactional" in fencepost("failure-modes", "FM-003").out
     assert "FROM" in fencepost("invariants", "inv-001").out
     for arguments in (("policies",), ("failure-modes",), ("invariants",)):
         done = fencepost(*arguments)

@@ -20,7 +20,7 @@ from fencepost_analyzer.docs.markup import anchor, code, codes, fenced, link, ta
 from fencepost_analyzer.docs.matrix import Outcome
 from fencepost_analyzer.docs.sections import Page, Section
 from fencepost_analyzer.invariants import load
-from fencepost_analyzer.strategies import not_yet, strategies
+from fencepost_analyzer.strategies import strategies
 from fencepost_analyzer.verdicts import Report
 from fencepost_runtime.policy import Policy, preset, presets
 from fencepost_runtime.scenario import Scenario
@@ -134,17 +134,8 @@ def _page(mode: FailureMode) -> str:
 
 
 def _strategies(mode: FailureMode, page: str) -> str:
-    known, later = strategies(), not_yet()["strategies"]
-    scope = page.replace("04-recovery-strategies.md", "00-scope.md")
-    found = []
-    for name in mode.strategies:
-        if name in known:
-            found.append(link(name, f"{page}#{anchor(f'{name} {known[name].title}')}"))
-        elif name in later:
-            found.append(f"{name} ({link('not yet', f'{scope}#not-yet')})")
-        else:
-            raise DocsError(f"{mode.id}.toml names the strategy {name}, which nobody knows.")
-    return ", ".join(found)
+    known = strategies()
+    return ", ".join(link(name, f"{page}#{anchor(f'{name} {known[name].title}')}") for name in mode.strategies)
 
 
 def _source(name: str) -> str:

@@ -11,27 +11,13 @@ from fencepost_analyzer import text, timeline
 from fencepost_analyzer.postmortem.evidence import MAX_ANSWER_ROWS, Derived, queried
 from fencepost_analyzer.postmortem.folder import OWN_INVARIANTS, OWN_MAPPINGS, Index, recording_path
 from fencepost_analyzer.replay import Replay
+from fencepost_analyzer.strategies import strategies
 from fencepost_analyzer.text import code, markdown
 from fencepost_analyzer.verdicts import Finding
 from fencepost_runtime.policy import Policy, presets
 
 MAX_WITNESSES = 5
 MAX_TIMELINE_LINES = 120
-
-# What a field of the healing policy is called among the recovery strategies of the catalogue.
-_STRATEGIES = {
-    "ack": "RS-004 late acknowledgement",
-    "ack with_writes": "RS-005 writes and acknowledgement in one transaction",
-    "renew": "RS-003 lease renewal",
-    "fencing": "RS-002 fencing token",
-    "dedupe": "RS-001 idempotency key",
-    "writes": "RS-005 writes in one transaction",
-    "reclaim": "RS-007 guarded reclaim",
-    "settle": "RS-002 settle by token",
-    "max_attempts": "RS-008 attempt budget",
-    "backoff": "RS-009 backoff",
-    "backoff_ms": "RS-009 backoff",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,11 +211,12 @@ def _differences(
     for queue in found.scenario.queues:
         ran = queue.policy.to_dict()
         target = {**(policy.to_dict() if policy else ran), **changes}
+        healed = Policy.from_dict(target)
+        gained = [one for one in strategies().values() if one.is_on(healed) and not one.is_on(queue.policy)]
         for key, value in ran.items():
             if key != "name" and target[key] != value:
-                strategy = _STRATEGIES.get(f"{key} {target[key]}") or _STRATEGIES.get(key, "")
-                words = (code(_word(value)), code(_word(target[key])), strategy)
-                rows.append((markdown(queue.name), code(key), *words))
+                named = ", ".join(f"{one.id} {one.title}" for one in gained if any(key in fields for fields in one.on))
+                rows.append((markdown(queue.name), code(key), code(_word(value)), code(_word(target[key])), named))
     return rows
 
 

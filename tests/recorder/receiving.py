@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,10 +76,20 @@ def json_body(spans: range, service: str = "shop") -> bytes:
 
 
 class Client:
-    """One connection to the receiver over HTTP."""
+    """One connection to the receiver over HTTP, or HTTPS with a context."""
 
-    def __init__(self, address: tuple[str, int], seconds: float = 20) -> None:
-        self.connection = http.client.HTTPConnection(*address, timeout=seconds)
+    def __init__(self, address: tuple[str, int], context: ssl.SSLContext | None = None) -> None:
+        self.connection = (
+            http.client.HTTPConnection(*address, timeout=20)
+            if context is None
+            else http.client.HTTPSConnection(*address, context=context, timeout=20)
+        )
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.connection.close()
 
     def post(self, body: Any, path: str = "/v1/traces", kind: str = PROTOBUF, **headers: str) -> Answer:
         named = {name.replace("_", "-"): value for name, value in headers.items()}

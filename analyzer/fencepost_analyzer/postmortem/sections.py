@@ -142,9 +142,7 @@ def _queries(page: Page) -> str:
         answer = page.derived.answers[finding.id]
         path = f"evidence/queries/{finding.id}"
         found = (
-            f"more than {text.counted(MAX_ANSWER_ROWS, 'row')}"
-            if answer.cut
-            else text.counted(len(answer.rows), "row")
+            f"more than {text.counted(MAX_ANSWER_ROWS, 'row')}" if answer.cut else text.counted(len(answer.rows), "row")
         )
         rows.append((finding.id, f"[{finding.id}.sql]({path}.sql)", f"[{found}]({path}.json)"))
     if not rows:

@@ -57,16 +57,22 @@ class Reservation:
 
 
 def read_body(stream: Stream, length: int | None, encoding: str, limits: Limits, reservation: Reservation) -> bytearray:
-    """A body of `length` bytes, or chunked where that is None, decompressed. Raises Refusal, Gone, Overloaded."""
-    if length is not None and length > limits.body_bytes:
-        raise too_large(limits)
+    """A body of `length` bytes, or chunked where that is None, decompressed. Raises Refusal, Gone, Overloaded.
+
+    `length` is at most the limit.
+    """
     chunks = _plain(stream, length) if length is not None else _chunked(stream)
     if encoding:
+        reservation.cover(_CHUNK)
         return inflate(chunks, limits, reservation)
     body = bytearray()
-    for chunk in chunks:
+    while True:
+        # Before they are read: many clients may be slow to send a little each.
+        reservation.cover(min(len(body) + _CHUNK, length or limits.body_bytes))
+        chunk = next(chunks, b"")
+        if not chunk:
+            return body
         _extend(body, chunk, limits, reservation)
-    return body
 
 
 def inflate(chunks: Iterable[bytes], limits: Limits, reservation: Reservation) -> bytearray:
@@ -139,6 +145,7 @@ def _extend(body: bytearray, chunk: bytes, limits: Limits, reservation: Reservat
 
 
 def _plain(stream: Stream, length: int) -> Iterator[bytes]:
+    """So many bytes, in chunks of which none is empty."""
     while length:
         chunk = stream.read(min(length, _CHUNK))
         if not chunk:

@@ -16,7 +16,8 @@ class Limits:
     """Each bound of the receiver; sizes in bytes, times in seconds.
 
     `body_bytes` bounds one request once decompressed; `in_flight_bytes` all bodies together, from their first byte
-    until they are on disk; `connections` the threads that serve HTTP, and `grpc_threads` those that serve gRPC.
+    until they are on disk; `grpc_message_bytes` a message of gRPC on its way, compressed or not (4 MiB is what every
+    gRPC server takes by default). `connections` bounds the threads that serve HTTP, `grpc_threads` those for gRPC.
     A request has `request_seconds` from its first byte to its last, a kept-alive connection `idle_seconds` between
     requests. `spans` and `groups` (resources and scopes) bound a request, `elements` (attributes, values, events,
     links) one span or resource, and `depth` the nesting of its JSON.
@@ -24,6 +25,7 @@ class Limits:
 
     body_bytes: int = 16 * MIB
     in_flight_bytes: int = 64 * MIB
+    grpc_message_bytes: int = 4 * MIB
     connections: int = 128
     grpc_threads: int = 16
     request_seconds: float = 15.0
@@ -101,6 +103,11 @@ class Budget:
     def __init__(self, limit: int) -> None:
         self._lock = threading.Lock()
         self._left = limit
+
+    @property
+    def left(self) -> int:
+        """Bytes that are not reserved."""
+        return self._left
 
     def take(self, size: int) -> None:
         """Reserve bytes; raises Overloaded when there are not so many left."""

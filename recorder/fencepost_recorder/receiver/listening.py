@@ -14,8 +14,9 @@ from contextlib import suppress
 
 from fencepost_recorder.errors import ReceiverError, printable
 from fencepost_recorder.receiver.answers import JSON, RETRY_SECONDS, Problem, status
+from fencepost_recorder.receiver.desk import Desk
 from fencepost_recorder.receiver.limits import Tls
-from fencepost_recorder.receiver.overhttp import Desk, Handler
+from fencepost_recorder.receiver.overhttp import Handler
 
 _BACKLOG = 512
 _LINGERING = 64
@@ -72,7 +73,7 @@ class HttpFace:
     def __init__(self, address: tuple[str, int], desk: Desk, tls: ssl.SSLContext | None) -> None:
         self._desk = desk
         self._tls = tls
-        self._socket = _listen(address)
+        self._socket = listen(address, "OTLP over HTTP")
         self.address = self._socket.getsockname()[:2]
         self._stopping = False
         self._lock = threading.Lock()
@@ -84,6 +85,10 @@ class HttpFace:
     def start(self) -> None:
         """Begin to accept."""
         self._thread.start()
+
+    def close(self) -> None:
+        """Give the address back without having started."""
+        self._socket.close()
 
     def stop(self, deadline: float) -> None:
         """Accept nothing more, let requests finish until `deadline` (of `time.monotonic`), then close the rest."""
@@ -165,6 +170,9 @@ class HttpFace:
         with self._lock:
             self._open.discard(connection)
 
+    def _busy_connections(self) -> list[_Connection]:
+        return [one for one in self._connections() if one.serves]
+
     def _connections(self) -> list[_Connection]:
         with self._lock:
             return list(self._open)
@@ -200,6 +208,11 @@ class _Connection:
         """Since when (of `time.monotonic`) it has waited for a request; None while it serves one."""
         return self._handler.waits_since if self._handler is not None else None
 
+    @property
+    def serves(self) -> bool:
+        """Whether it is amid a request."""
+        return self._handler is not None and self._handler.waits_since is None
+
     def leave(self) -> None:
         """End it unless it serves a request."""
         if self.waits_since is not None:
@@ -228,12 +241,15 @@ class _Connection:
             self._ended(self)
 
 
-def _listen(address: tuple[str, int]) -> socket.socket:
+def listen(address: tuple[str, int], what: str) -> socket.socket:
+    """A socket bound to an address, listening. Raises ReceiverError."""
     host, port = address
+    if not 0 <= port <= 65535:
+        raise ReceiverError(f"{printable(host)}:{port} is no address: choose a port from 0 to 65535")
     try:
         family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(where[:2], family=family, backlog=_BACKLOG)
     except OSError as error:
-        raise bind_error(host, port, "OTLP over HTTP", error) from error
-    except (OverflowError, UnicodeError) as error:
-        raise ReceiverError(f"{printable(host)}:{port} is no address: choose a port from 0 to 65535") from error
+        raise bind_error(host, port, what, error) from error
+    except UnicodeError as error:
+        raise ReceiverError(f"{printable(host)} is no host: give a name or an address") from error

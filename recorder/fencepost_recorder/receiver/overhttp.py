@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hmac
 import io
 import socket
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import Any
@@ -16,26 +13,14 @@ from fencepost_recorder.errors import Overloaded
 from fencepost_recorder.receiver import bodies
 from fencepost_recorder.receiver.answers import JSON, PROTOBUF, RETRY_SECONDS, SIGNALS, Problem, Refusal, Signal, status
 from fencepost_recorder.receiver.bodies import Gone, Reservation
-from fencepost_recorder.receiver.intake import Intake
-from fencepost_recorder.receiver.limits import MIB, Budget, Limits
+from fencepost_recorder.receiver.desk import Desk
+from fencepost_recorder.receiver.limits import MIB
 
 _BY_PATH = {signal.path: signal for signal in SIGNALS}
 _LINE_BYTES = 64 * 1024
-_LINGER_SECONDS = 2.0
+_LINGER_SECONDS = 1.0
 _LINGER_BYTES = 32 * MIB
 _PROBLEMS = {problem.http: problem for problem in Problem}
-
-
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """What every connection shares."""
-
-    intake: Intake
-    limits: Limits
-    budget: Budget
-    token: str | None
-    stopping: Callable[[], bool]
-    busy: Callable[[], None]
 
 
 class Wire(io.RawIOBase):
@@ -148,7 +133,7 @@ class Handler(BaseHTTPRequestHandler):
             raise Gone
         self._read_head()
         signal = self._route()
-        self._authenticate()
+        self._desk.authenticate(str(self.headers.get("Authorization", "")))
         self.signal = signal
         self._agree_on_encoding()
         length, compression = self._length(), self._compression()
@@ -186,18 +171,8 @@ class Handler(BaseHTTPRequestHandler):
         if signal is None:
             raise Refusal(Problem.NO_SUCH_PATH, "there is no such path: OTLP traces go to /v1/traces")
         if self.command != "POST":
-            raise Refusal(Problem.METHOD, f"{signal.path} takes POST only")
+            raise Refusal(Problem.METHOD, f"only POST is taken at {signal.path}")
         return signal
-
-    def _authenticate(self) -> None:
-        token = self._desk.token
-        if token is None:
-            return
-        given = self.headers.get("Authorization", "")
-        scheme, _, value = given.partition(" ")
-        right = hmac.compare_digest(value.strip().encode("utf-8", "replace"), token.encode())
-        if scheme.lower() != "bearer" or not right:
-            raise Refusal(Problem.UNAUTHENTICATED, "the bearer token is missing or wrong: send Authorization: Bearer …")
 
     def _media_type(self) -> str:
         return str(self.headers.get("Content-Type", "")).partition(";")[0].strip().lower()
@@ -221,6 +196,8 @@ class Handler(BaseHTTPRequestHandler):
         [length, *others] = lengths
         if others or not (length.isascii() and length.isdigit()) or len(length) > 18:
             raise Refusal(Problem.UNREADABLE, "the request's Content-Length is no number")
+        if int(length) > self._desk.limits.body_bytes:
+            raise bodies.too_large(self._desk.limits)
         return int(length)
 
     def _compression(self) -> str:

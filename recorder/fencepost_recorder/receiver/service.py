@@ -7,10 +7,11 @@ from pathlib import Path
 
 from fencepost_recorder.commitlog import CommitLog
 from fencepost_recorder.errors import ReceiverError, printable
+from fencepost_recorder.receiver.desk import Desk
 from fencepost_recorder.receiver.intake import Intake
 from fencepost_recorder.receiver.limits import Budget, Counts, Limits, Tally, Tls
 from fencepost_recorder.receiver.listening import HttpFace, is_loopback, server_context
-from fencepost_recorder.receiver.overhttp import Desk
+from fencepost_recorder.receiver.overgrpc import GrpcFace
 from fencepost_recorder.wal import MAX_PAYLOAD_BYTES
 
 Address = tuple[str, int]
@@ -39,19 +40,21 @@ class Receiver:
         self._limits = limits or Limits()
         self._tls, self._token = tls, token
         self._tally = Tally()
+        self._budget = Budget(self._limits.in_flight_bytes)
         self._stopping = False
         self._log: CommitLog | None = None
-        self._face: HttpFace | None = None
+        self._http_face: HttpFace | None = None
+        self._grpc_face: GrpcFace | None = None
 
     @property
     def http_address(self) -> Address | None:
         """Where it receives over HTTP, once started."""
-        return self._face.address if self._face is not None else None
+        return self._http_face.address if self._http_face is not None else None
 
     @property
     def grpc_address(self) -> Address | None:
         """Where it receives over gRPC, once started."""
-        return None
+        return self._grpc_face.address if self._grpc_face is not None else None
 
     @property
     def producer(self) -> str | None:
@@ -66,28 +69,35 @@ class Receiver:
         """Bind and serve, in threads. Raises ReceiverError when that cannot be, StorageError without a log."""
         self._check()
         context = server_context(self._tls) if self._tls is not None else None
-        budget = Budget(self._limits.in_flight_bytes)
         log = CommitLog(self._wal, queue_bytes=self._limits.in_flight_bytes)
+        intake = Intake(log, self._limits, self._tally)
+        desk = Desk(intake, self._limits, self._budget, self._token, lambda: self._stopping, self._tally.busy)
         try:
-            intake = Intake(log, self._limits, self._tally)
             if self._http is not None:
-                desk = Desk(intake, self._limits, budget, self._token, lambda: self._stopping, self._tally.busy)
-                self._face = HttpFace(self._http, desk, context)
+                self._http_face = HttpFace(self._http, desk, context)
+            if self._grpc is not None:
+                self._grpc_face = GrpcFace(self._grpc, desk, self._tls)
         except BaseException:
+            if self._http_face is not None:
+                self._http_face.close()
+                self._http_face = None
             log.discard()
             raise
         self._log = log
-        if self._face is not None:
-            self._face.start()
+        for face in self._faces():
+            face.start()
 
     def stop(self, grace_seconds: float = 5.0) -> None:
         """Accept nothing more, finish what is under way for so long, then end the log. Raises StorageError."""
         self._stopping = True
         deadline = time.monotonic() + grace_seconds
-        if self._face is not None:
-            self._face.stop(deadline)
+        for face in self._faces():
+            face.stop(deadline)
         if self._log is not None:
             self._log.close()
+
+    def _faces(self) -> list[HttpFace | GrpcFace]:
+        return [face for face in (self._http_face, self._grpc_face) if face is not None]
 
     def _check(self) -> None:
         if self._http is None and self._grpc is None:

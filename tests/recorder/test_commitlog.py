@@ -187,17 +187,17 @@ def test_a_log_killed_when_it_had_made_its_next_segment_is_whole(directory: Path
         from fencepost_recorder.commitlog import CommitLog
 
         wal, body = Path(sys.argv[1]), bytes.fromhex(sys.argv[2])
-        log = CommitLog(wal, producer="r", segment_bytes=800)
-        log.append([body], 1)
+        log = CommitLog(wal, producer="r", segment_bytes=1024)
+        log.append([body], 3)
         while len(list(wal.iterdir())) < 2:
             pass
         os.kill(os.getpid(), signal.SIGKILL)
     """
-    run(source, None, str(directory / "wal"), body_of(range(1)).hex())
+    run(source, None, str(directory / "wal"), body_of(range(3)).hex())
     assert [one.bytes > 0 for one in list_logs(directory / "wal")] == [True, False]
     recording = seal(directory, tool_version="0.0.test")
     assert {gap["cause"] for gap in recording.gaps().to_pylist()} == {"unsequenced"}
-    assert numbers(recording) == [0]
+    assert numbers(recording) == [0, 1, 2]
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, name: str, times: set[int], how: Callable[..., Any]) -> list[int]:

@@ -46,11 +46,13 @@ def announced(connection: duckdb.DuckDBPyConnection, recording_id: str) -> Annou
         attributes = json.loads(found[0][0])
         if "job.scenario" not in attributes:
             raise NotReplayable(
-                f"Recording {recording_id} is of a scenario that was too large to be kept: record one of fewer jobs "
-                "to replay it."
+                f"Recording {recording_id} does not hold its scenario, which was perhaps too large for a span: record "
+                "one of fewer jobs to replay it."
             )
         return Announced(Scenario.from_dict(json.loads(_text(attributes))), int(attributes["job.scenario.seed"]))
-    except (ValueError, KeyError, TypeError, RecursionError, RuntimeFault) as error:
+    except KeyError as error:
+        raise NotReplayable(f"Recording {recording_id} states no {error.args[0]}, so it cannot be replayed.") from error
+    except (ValueError, TypeError, RecursionError, RuntimeFault) as error:
         raise NotReplayable(f"Recording {recording_id} states a scenario that cannot be read: {error}") from error
 
 

@@ -186,6 +186,14 @@ def _without_scenario_text(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
+def _without_seed(row: dict[str, Any]) -> dict[str, Any]:
+    if row["name"].startswith("scenario "):
+        attributes = json.loads(row["span_attributes"])
+        del attributes["job.scenario.seed"]
+        row["span_attributes"] = json.dumps(attributes)
+    return row
+
+
 def _without_events(row: dict[str, Any]) -> dict[str, Any] | None:
     return row if row["name"].startswith("scenario ") else None
 
@@ -200,7 +208,8 @@ def _without_start(row: dict[str, Any]) -> dict[str, Any]:
         (_without_start, "no time or no place"),
         (_without_scenario, "does not say which scenario"),
         (_with_hostile_scenario, "cannot be read"),
-        (_without_scenario_text, "too large to be kept: record one of fewer jobs"),
+        (_without_seed, "states no job.scenario.seed"),
+        (_without_scenario_text, "too large for a span: record one of fewer jobs"),
         (_without_events, "no events"),
     ],
 )

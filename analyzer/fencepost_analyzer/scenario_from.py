@@ -447,7 +447,8 @@ def _slow_fault(
 
 def where(point: Point) -> str:
     """A moment in words: "in the middle of write 1 of pay-2, attempt 1"."""
-    index = f" {point.index}" if point.step in ("write", "work") else ""
+    # People count from one; a scenario's own index counts from zero.
+    index = f" {point.index + 1}" if point.step in ("write", "work") else ""
     times: dict[str, str] = {
         "before": "before",
         "begun": "in the middle of",

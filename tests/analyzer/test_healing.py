@@ -86,7 +86,7 @@ def test_a_fault_that_a_policy_has_no_place_for_is_said(tmp_path: Path) -> None:
     ]
     recording = run_simulated(_befallen("naive", *deaths, workers=3), tmp_path, seed=1)
     done = forked(recording, changes={"max_attempts": 1, "writes": "atomic", "dedupe": "effect_key"})
-    assert done.homeless == ("the kill after write 0 of pay-1, attempt 2: under policy naive* there is no attempt 2",)
+    assert done.homeless == ("the kill after write 1 of pay-1, attempt 2: under policy naive* there is no attempt 2",)
 
 
 def test_a_death_that_is_bound_to_no_job_bars_a_cure(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from secrets import token_hex
 from fencepost_analyzer.errors import AnalyzerError
 from fencepost_analyzer.version import __version__
 from fencepost_recorder import Recording, begin, seal
+from fencepost_recorder.scratch import scratch
 from fencepost_runtime.processes import Spec
 from fencepost_runtime.scenario import Scenario
 from fencepost_runtime.supervisor import INTERRUPTED, OVERDUE
@@ -49,13 +50,13 @@ def new_id(scenario: Scenario) -> str:
 
 def _run(scenario: Scenario, recordings: Path, recording_id: str | None, seed: int, *, simulated: bool) -> Recording:
     directory = begin(recordings, recording_id or new_id(scenario))
-    with tempfile.TemporaryDirectory(prefix="fencepost-", dir=_scratch()) as scratch:
-        spec = Path(scratch, "spec.json")
-        Spec(scenario, Path(scratch, "queue.sqlite"), seed, TELEMETRY, simulated).write(spec)
+    with scratch(scratch_parent(), f"fencepost-run-{os.getuid()}-") as (folder, lock):
+        spec = folder / "spec.json"
+        Spec(scenario, folder / "queue.sqlite", seed, TELEMETRY, simulated).write(spec)
         environment = {**os.environ, "FENCEPOST_WAL": str(directory / "wal")}
         # -P: nothing is imported from the directory that the user happens to stand in.
         command = [sys.executable, "-P", "-m", "fencepost_runtime", str(spec)]
-        with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, pass_fds=(lock,)) as process:
             try:
                 _, errors = process.communicate()
             except KeyboardInterrupt:
@@ -78,9 +79,9 @@ def _run(scenario: Scenario, recordings: Path, recording_id: str | None, seed: i
     return recording
 
 
-def _scratch() -> str | None:
+def scratch_parent() -> Path:
     """Where the run's queue lives: in memory if it can, so that a slow disk does not decide who loses a lease."""
-    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    return Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir())
 
 
 def _end(process: subprocess.Popen[str]) -> None:

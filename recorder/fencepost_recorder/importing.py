@@ -67,7 +67,7 @@ def import_otlp(
     target = Path(recordings) / name
     _refuse_existing(target)
     # A name no recording can have, beside the final one: the rename stays within one file system.
-    with scratch(target.parent, _SCRATCH) as ours:
+    with scratch(target.parent, _SCRATCH) as (ours, _):
         directory = ours / name
         _prepare(directory)
         counts = _write_log([Path(file) for file in files], directory / folder.WAL, limits)

@@ -21,8 +21,10 @@ _ATTEMPTS = 100
 
 
 @contextmanager
-def scratch(parent: Path, prefix: str) -> Iterator[Path]:
+def scratch(parent: Path, prefix: str) -> Iterator[tuple[Path, int]]:
     """A new, empty folder of this process alone in `parent`, which is made if need be; it is removed at the end.
+
+    Answers the folder and the descriptor of its lock: whoever inherits that keeps the folder from being cleared away.
 
     `prefix` begins its name, and no recording's name may begin so. Folders of that prefix whose makers are gone are
     removed first. Raises StorageError.
@@ -34,7 +36,7 @@ def scratch(parent: Path, prefix: str) -> Iterator[Path]:
     except OSError as error:
         raise durable.storage_error("create", parent, error) from error
     try:
-        yield path
+        yield path, lock
     finally:
         shutil.rmtree(path, ignore_errors=True)
         os.close(lock)

@@ -21,6 +21,7 @@ import pytest
 from analyzer.lab import PROGRAM, bytes_of, spawn
 
 from fencepost_analyzer.cli.failures import guarded
+from fencepost_analyzer.run import scratch_parent
 from fencepost_recorder import list_recordings
 
 # Colours and the erasing of a line are Rich's own; nothing else may be on a terminal.
@@ -205,3 +206,19 @@ def test_a_narrow_terminal_breaks_no_sentence_into_letters(env: dict[str, str], 
     assert "took the job: attempt 1," in words and "wrote pay-2/debit" in words and "INV-001" in words
     code, shown = on_terminal("query", "incident", "SELECT * FROM events LIMIT 1", env=env, columns=columns)
     assert sum(line.startswith("execution_id ") for line in OURS.sub("", shown).splitlines()) == 1
+
+
+def test_what_a_killed_run_leaves_is_cleared_by_the_next(env: dict[str, str], here: Path) -> None:
+    """SIGKILL leaves the queue's folder in memory; the next run removes it, once the last actor has let go of it."""
+    folder, name = here / "own", f"killed-{os.getpid()}"
+    scenario = f'id = "{name}"\n[[queues]]\nname = "q"\nworkload = "background"\njobs = 400\n'
+    (here / "mine.toml").write_text(scenario, "utf-8")
+    process = spawn("run", "mine.toml", "--recordings", str(folder), env=env)
+    await_that(lambda: any(folder.glob("*/wal/*")), process)
+    (left,) = [spec.parent for spec in scratch_parent().glob("fencepost-run-*/spec.json") if name in spec.read_text()]
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=30)
+    assert left.exists()
+    following = spawn("run", "FM-003", "--near-miss", "--recordings", str(folder), env=env)
+    assert (following.communicate(timeout=60)[1], following.returncode) == ("", 0)
+    assert not left.exists()

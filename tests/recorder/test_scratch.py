@@ -84,7 +84,7 @@ def test_only_folders_of_that_name_are_removed(recordings: Path, tmp_path: Path)
         path.mkdir(parents=True)
     kept[0].touch()
     (recordings / ".import-link").symlink_to(elsewhere)
-    with scratch(recordings, ".import-") as ours:
+    with scratch(recordings, ".import-") as (ours, _):
         assert set(recordings.iterdir()) == {*kept, recordings / ".import-link", ours}
         assert ours.stat().st_mode & 0o777 == 0o700
     assert not ours.exists()
@@ -104,7 +104,7 @@ def test_a_folder_taken_for_a_leftover_before_it_was_locked_is_made_anew(
         return real(path)
 
     monkeypatch.setattr(module, "_locked", robbed)
-    with scratch(recordings, ".import-") as ours:
+    with scratch(recordings, ".import-") as (ours, _):
         assert ours.is_dir()
         assert ours != taken[0]
         assert real(ours) is None

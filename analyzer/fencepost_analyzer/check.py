@@ -288,6 +288,8 @@ def _conclude(
         spans = tuple(
             " or ".join(dict.fromkeys(span_needed(kind.event, kind.column) for kind in choice)) for choice in lacking
         )
+        # "X" says nothing beside "X with Y".
+        spans = tuple(one for one in spans if not any(other.startswith(f"{one} with ") for other in spans))
         return "unknown", f"There is nothing to judge: it would need the spans {' and '.join(spans)}.", spans
     if violations:
         return "violated", f"{_times(violations, 'violation')} found.", missing

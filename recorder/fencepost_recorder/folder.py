@@ -103,11 +103,13 @@ def resolve(recordings: Path, ref: str) -> Path:
     known = list_recordings(recordings)
     if ref == "latest":
         if not known:
-            raise RecordingNotFound(f"there are no recordings in {printable(recordings)} yet")
+            raise RecordingNotFound(f"there are no recordings in {printable(recordings)} yet: record or import one")
         return known[0].directory
     path = Path(ref)
     if ref and "\0" not in ref and _has_recording(path):
         return path
+    if "\0" not in ref and path.name != ref and (path.is_absolute() or path.is_dir()):
+        raise RecordingNotFound(f"there is no recording at {printable(ref)}: name its own folder, or its id")
     raise RecordingNotFound(_not_found(recordings, ref, [one.id for one in known]))
 
 

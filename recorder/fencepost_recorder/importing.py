@@ -39,6 +39,7 @@ class _Counts:
     poison: int = 0
     torn: bool = False
     skipped: dict[str, int] = field(default_factory=dict)
+    damage: str = ""
 
 
 def import_otlp(
@@ -145,6 +146,7 @@ class _Log:
                 self._counts.skipped[signal] = self._counts.skipped.get(signal, 0) + 1
             case otlp.Torn(why):
                 self._counts.torn = True
+                self._counts.damage = self._counts.damage or printable(why)
                 self._note(Gap("torn_tail", detail=f"the end of {self._name} could not be read: {why}"))
 
     def _introduce(self, kind: FrameType, payload: bytes, ref: int) -> int:
@@ -173,6 +175,7 @@ class _Log:
 
     def _poison(self, poison: otlp.Poison) -> None:
         self._counts.poison += 1
+        self._counts.damage = self._counts.damage or printable(poison.why)
         self._note(
             Gap(
                 "poison_span",
@@ -229,7 +232,7 @@ def _nothing(counts: list[_Counts]) -> str:
     skipped = _summary(counts)["skipped"]
     if skipped:
         return f"{names}: not a single span, only {' and '.join(sorted(skipped))}; export traces as OTLP"
-    poison = sum(one.poison for one in counts)
-    if poison:
-        return f"{names}: not a single span could be read ({poison} damaged); is it OTLP traces?"
+    damage = next((one.damage for one in counts if one.damage), "")
+    if damage:
+        return f"{names}: not a single span could be read, for {damage}: is it whole, and are these OTLP traces?"
     return f"{names}: not a single span in it"

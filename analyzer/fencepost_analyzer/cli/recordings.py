@@ -94,7 +94,9 @@ def list_(
     recordings: Recordings = None,
     as_json: AsJson = False,
 ) -> int:
-    """List the recordings, newest first: when, whether whole, how many spans, known gaps and bytes.
+    """List the recordings, newest first: when, in what state, how many spans, known gaps and bytes.
+
+    A look at manifests and sizes: whether every byte is what was sealed, `check` and all that reads one find out.
 
     \b
       fencepost list

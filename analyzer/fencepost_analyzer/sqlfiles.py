@@ -14,6 +14,7 @@ from pathlib import Path
 import duckdb
 
 from fencepost_analyzer.errors import SqlFileError
+from fencepost_recorder.plainfile import open_plain
 
 MAX_FILE_BYTES = 1_000_000
 
@@ -73,11 +74,16 @@ def one_select(connection: duckdb.DuckDBPyConnection, sql: str) -> str | None:
 
 def _text(path: Path) -> str:
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
+        # A link may stand for a file, as in a folder of links to those that are in use.
+        with open_plain(path.resolve()) as stream:
+            data = stream.read(MAX_FILE_BYTES + 1)
+        if len(data) > MAX_FILE_BYTES:
             raise SqlFileError(f"{path}:1: larger than {MAX_FILE_BYTES} bytes, so it is not read.")
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeError) as error:
-        raise SqlFileError(f"{path}:1: cannot be read as UTF-8 text ({type(error).__name__}).") from error
+        return data.decode()
+    except OSError as error:
+        raise SqlFileError(f"{path}:1: cannot be read: {error.strerror}.") from error
+    except UnicodeError as error:
+        raise SqlFileError(f"{path}:1: is not UTF-8 text: save it as UTF-8.") from error
 
 
 def _header(path: Path, lines: list[str], allowed: set[str]) -> tuple[dict[str, str], dict[str, int], int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -310,8 +311,17 @@ def test_a_later_line_of_a_header_value_continues_it(own: Path) -> None:
 
 def test_a_file_that_is_no_text_or_too_large_is_an_error(own: Path) -> None:
     (own / "shop.sql").write_bytes(b"\xff\xfe")
-    with pytest.raises(SqlFileError, match="cannot be read as UTF-8"):
+    with pytest.raises(SqlFileError, match="is not UTF-8 text"):
         load_mappings([own])
     (own / "shop.sql").write_text(OWN + "-" * 1_000_000)
     with pytest.raises(SqlFileError, match="larger than"):
         load_mappings([own])
+
+
+@pytest.mark.parametrize(("kind", "words"), [("pipe", "it is no plain file"), ("folder", "it is a folder")])
+def test_what_is_no_file_is_refused_and_hangs_nobody(tmp_path: Path, kind: str, words: str) -> None:
+    """A pipe or a folder called *.sql among a user's mappings is named, not waited for."""
+    path = tmp_path / "x.sql"
+    os.mkfifo(path) if kind == "pipe" else path.mkdir()
+    with pytest.raises(SqlFileError, match=words):
+        load_mappings([tmp_path])

@@ -6,11 +6,14 @@ again wherever it still holds; where it does not, or was forgotten, the end is e
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import islice
 from operator import is_
 from typing import Any
 
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext
 
 from fencepost_recorder import encode
@@ -79,6 +82,22 @@ class SpanHalves:
         encode.encode_end(span, out)
         data = b"".join(out)
         return data if len(data) <= encode.MAX_SPAN_BYTES else encode.encode_span(span, content=False)
+
+    def whole(self, span: ReadableSpan) -> bytes:
+        """OTLP `Span` bytes of a span of which nothing was told before. Raises as `encode_span` does."""
+        return encode.encode_span(span)
+
+    def bare(self, span: ReadableSpan) -> bytes:
+        """OTLP `Span` bytes without attributes, events and links. Raises as `encode_span` does."""
+        return encode.encode_span(span, content=False)
+
+    def resource(self, resource: Resource, replaced: Mapping[str, Any]) -> bytes:
+        """OTLP `ResourceSpans` bytes of a resource alone; `replaced` attributes take the place of its own."""
+        return encode.encode_resource(resource, replaced)
+
+    def scope(self, scope: InstrumentationScope | None) -> bytes:
+        """OTLP `ScopeSpans` bytes of an instrumentation scope alone."""
+        return encode.encode_scope(scope)
 
 
 def _number(span: ReadableSpan, name: str) -> int:

@@ -18,8 +18,8 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from fencepost_recorder import shortcomings
-from fencepost_recorder.encode import encode_resource, encode_scope, encode_span
 from fencepost_recorder.halves import SpanHalves
+from fencepost_recorder.redact import Keep, RedactedHalves
 from fencepost_recorder.wal import NO_REF, FrameType
 from fencepost_recorder.writer import LogWriter
 
@@ -37,9 +37,13 @@ class RecordingSpanProcessor(SpanProcessor):
     folder it can write to.
 
     `notes` are known gaps, each a cause and a sentence, that every log of this process and its forks begins with.
+    With `keep`, or with FENCEPOST_KEEP_ATTRIBUTES set, only the attributes that it names are recorded; raises
+    RecorderError when that names none.
     """
 
-    def __init__(self, wal: Path, *, notes: Iterable[tuple[str, str]] = ()) -> None:
+    def __init__(self, wal: Path, *, notes: Iterable[tuple[str, str]] = (), keep: Keep | None = None) -> None:
+        self._keep = keep or Keep.from_environment()
+        self._halves = SpanHalves() if self._keep is None else RedactedHalves(self._keep)
         self._folder = Path(wal).absolute()
         self._notes = tuple(notes)
         self._writer: LogWriter | None = None
@@ -48,7 +52,6 @@ class RecordingSpanProcessor(SpanProcessor):
         self._lost_unwritten = 0
         self._expected: set[Any] = set()
         self._inherited: set[Any] = set()
-        self._halves = SpanHalves()
         self._forget_frames()
         method = weakref.WeakMethod(self._after_fork)
         os.register_at_fork(after_in_child=lambda: _call(method))
@@ -73,7 +76,7 @@ class RecordingSpanProcessor(SpanProcessor):
 
     def whole(self, span: ReadableSpan) -> None:
         """Append a span that is told only now that it has ended, as exporters are."""
-        self._record(_WHOLE, encode_span, span)
+        self._record(_WHOLE, self._halves.whole, span)
 
     @property
     def folder(self) -> Path:
@@ -105,7 +108,7 @@ class RecordingSpanProcessor(SpanProcessor):
             try:
                 payload = encode(span)
             except Exception:
-                payload = encode_span(span, content=False)
+                payload = self._halves.bare(span)
             known = self._scopes.get((id(span.resource), id(span.instrumentation_scope)))
             ref = known[0] if known is not None else self._introduce(writer, span)
             writer.append(kind, payload, ref)
@@ -142,7 +145,7 @@ class RecordingSpanProcessor(SpanProcessor):
                 return known[0]  # another thread was faster
             self._note(writer, shortcomings.of_span(span))
             resource_ref = self._introduce_resource(writer, resource)
-            scope_ref = _written(writer.append(FrameType.SCOPE, encode_scope(scope), resource_ref))
+            scope_ref = _written(writer.append(FrameType.SCOPE, self._halves.scope(scope), resource_ref))
             if NO_REF not in (scope_ref, resource_ref):
                 # The objects are kept, so that no other object can come to have their id().
                 self._scopes[key] = (scope_ref, resource, scope)
@@ -152,7 +155,8 @@ class RecordingSpanProcessor(SpanProcessor):
         known = self._resources.get(id(resource))
         if known is not None:
             return known[0]
-        ref = _written(writer.append(FrameType.RESOURCE, encode_resource(resource, self._own_identity(resource))))
+        payload = self._halves.resource(resource, self._own_identity(resource))
+        ref = _written(writer.append(FrameType.RESOURCE, payload))
         if ref != NO_REF:
             self._resources[id(resource)] = (ref, resource)
         return ref

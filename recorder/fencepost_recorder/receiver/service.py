@@ -12,6 +12,8 @@ from fencepost_recorder.receiver.intake import Intake
 from fencepost_recorder.receiver.limits import Budget, Counts, Limits, Tally, Tls
 from fencepost_recorder.receiver.listening import HttpFace, is_loopback, server_context
 from fencepost_recorder.receiver.overgrpc import GrpcFace
+from fencepost_recorder.receiver.redaction import KeepOnly
+from fencepost_recorder.redact import Keep
 from fencepost_recorder.wal import MAX_PAYLOAD_BYTES
 
 Address = tuple[str, int]
@@ -22,7 +24,7 @@ class Receiver:
 
     An acknowledged request is on disk. `http` and `grpc` are addresses to bind, a host and a port, where 0 is any
     free one. Any other address than a loopback one needs `tls` and a bearer `token`; a token alone is asked for on
-    loopback too.
+    loopback too. With `keep`, only the attributes that it names are kept.
     """
 
     def __init__(
@@ -34,11 +36,13 @@ class Receiver:
         limits: Limits | None = None,
         tls: Tls | None = None,
         token: str | None = None,
+        keep: Keep | None = None,
     ) -> None:
         self._wal = Path(wal)
         self._http, self._grpc = http, grpc
         self._limits = limits or Limits()
         self._tls, self._token = tls, token
+        self._keep = keep
         self._tally = Tally()
         self._budget = Budget(self._limits.in_flight_bytes)
         self._stopping = False
@@ -70,7 +74,8 @@ class Receiver:
         self._check()
         context = server_context(self._tls) if self._tls is not None else None
         log = CommitLog(self._wal, queue_bytes=self._limits.in_flight_bytes)
-        intake = Intake(log, self._limits, self._tally)
+        redaction = KeepOnly(self._keep) if self._keep is not None else None
+        intake = Intake(log, self._limits, self._tally, redaction)
         desk = Desk(intake, self._limits, self._budget, self._token, lambda: self._stopping, self._tally.busy)
         try:
             if self._http is not None:

@@ -88,6 +88,7 @@ def settle(segments: list[SegmentAccount], gaps: Gaps) -> Producer:
         last_seq=due - 1 if due else None,
         ended=_tail(segments, due, gaps),
         durability=durability_of(header.kind),
+        kept=header.kept,
     )
 
 

@@ -19,7 +19,7 @@ import zlib
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import time_ns
 
@@ -71,6 +71,7 @@ class CommitLog:
         wal: Path,
         *,
         producer: str | None = None,
+        kept: tuple[str, ...] | None = None,
         segment_bytes: int = SEGMENT_BYTES,
         queue_bytes: int = QUEUE_BYTES,
         group_bytes: int = GROUP_BYTES,
@@ -85,7 +86,7 @@ class CommitLog:
         self._leading = False
         self._closed = False
         self._next = self._ordinal = 0
-        self._segments = _Segments(Path(wal), self.producer, segment_bytes)
+        self._segments = _Segments(Path(wal), self.producer, kept, segment_bytes)
         try:
             self._segments.write([], 0, time_ns())
         except OSError as error:
@@ -204,7 +205,6 @@ class _Segment:
         self.path = path
         self.number = number
         self.size = 0
-        self.first_seq = 0
         self._head = b""
         self._fd = durable.create(path)
         try:
@@ -213,21 +213,9 @@ class _Segment:
         except OSError:
             self._locked = False
 
-    def start(self, producer: str, first_seq: int, started: int, now: int) -> None:
-        """Set the number of the first frame; the header is written together with it."""
-        self.first_seq = first_seq
-        header = Header(
-            producer=producer,
-            kind=RECEIVER_KIND,
-            pid=os.getpid(),
-            host=socket.gethostname(),
-            started_unix_nano=started,
-            locked=self._locked,
-            segment=self.number,
-            first_seq=first_seq,
-            begun_unix_nano=now,
-        )
-        self._head = encode_header(header)
+    def start(self, header: Header) -> None:
+        """Make its header; it is written together with the first frames."""
+        self._head = encode_header(replace(header, segment=self.number, locked=self._locked))
 
     def write(self, pieces: list[Buffer]) -> None:
         """Append, and sync. Raises OSError, after which nothing may be written here again."""
@@ -268,9 +256,10 @@ class _Segment:
 class _Segments:
     """The files of a log: the one that is written, and the one after it, made in time so that nobody waits for it."""
 
-    def __init__(self, folder: Path, producer: str, segment_bytes: int) -> None:
+    def __init__(self, folder: Path, producer: str, kept: tuple[str, ...] | None, segment_bytes: int) -> None:
         self.folder = folder
         self._producer = producer
+        self._kept = kept
         self._segment_bytes = segment_bytes
         self._started = time_ns()
         self._number = 0
@@ -328,8 +317,20 @@ class _Segments:
         segment = self._take_prepared()
         if segment is None:
             segment = self._make()
-        segment.start(self._producer, first_seq, self._started, now)
+        segment.start(self._header(first_seq, now))
         return segment
+
+    def _header(self, first_seq: int, now: int) -> Header:
+        return Header(
+            producer=self._producer,
+            kind=RECEIVER_KIND,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            started_unix_nano=self._started,
+            first_seq=first_seq,
+            begun_unix_nano=now,
+            kept=self._kept,
+        )
 
     def _make(self) -> _Segment:
         """The next file, whose name is on disk. Raises OSError."""

@@ -19,7 +19,7 @@ NAME = "manifest.json"
 FORMAT = "fencepost-recording"
 FORMAT_VERSION = 2
 # What version 1 did not have, and is left out where one is read: it is hashed as it was written.
-_LATER_FIELDS = {1: ("durability",)}
+_LATER_FIELDS = {1: ("durability", "kept")}
 SURVIVES_KILL = "survives process kill"
 SURVIVES_POWER_LOSS = "survives power loss"
 GAPS_PATH = "gaps.parquet"
@@ -49,7 +49,8 @@ class Producer:
     """A process that recorded: how many frames of it were read, and how its log ended.
 
     `ended` is closed (it said so), died (killed, or never closed), still_recording, damaged, imported or received;
-    `durability` what its frames survived from the moment on at which the recorder had promised to keep them.
+    `durability` what its frames survived from the moment on at which the recorder had promised to keep them. `kept`
+    are the attribute keys that were recorded, with `.*` at the end all that begin so; None: every one.
     """
 
     producer: str
@@ -60,6 +61,7 @@ class Producer:
     last_seq: int | None
     ended: str
     durability: str = SURVIVES_KILL
+    kept: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +142,13 @@ def parse(data: bytes, name: str = NAME) -> Manifest:
 def _build(values: dict[str, Any]) -> Manifest:
     values = {name: value for name, value in values.items() if name != "format"}
     values["files"] = tuple(_file(entry) for entry in values["files"])
-    values["producers"] = tuple(Producer(**entry) for entry in values["producers"])
+    values["producers"] = tuple(_producer(entry) for entry in values["producers"])
     return Manifest(**values)
+
+
+def _producer(entry: dict[str, Any]) -> Producer:
+    kept = entry.pop("kept", None)
+    return Producer(**entry, kept=None if kept is None else tuple(map(str, kept)))
 
 
 def _file(entry: dict[str, Any]) -> FileEntry:

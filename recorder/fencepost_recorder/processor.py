@@ -122,7 +122,7 @@ class RecordingSpanProcessor(SpanProcessor):
             writer.lose()
 
     def _open(self) -> LogWriter:
-        self._writer = writer = LogWriter(self._folder)
+        self._writer = writer = LogWriter(self._folder, kept=self._keep.patterns if self._keep is not None else None)
         self._noted: set[tuple[str, str]] = set()
         self._note(writer, self._notes)
         return writer

@@ -25,8 +25,9 @@ from fencepost_recorder.halves import SpanHalves
 KEEP_VARIABLE = "FENCEPOST_KEEP_ATTRIBUTES"
 STATUS_MESSAGE = "status.message"
 IDENTITY = frozenset({"service.name", "service.namespace", "service.instance.id", "host.name", "process.pid"})
-_PATTERN = re.compile(r"[^\s,*]+(?:\.\*)?\Z")
+_PATTERN = re.compile(r"[!-)+-~]+(?:\.\*)?\Z")
 _MAX_KNOWN = 4096
+_MAX_BYTES = 32 * 1024
 
 
 class Keep:
@@ -43,6 +44,8 @@ class Keep:
                     f"{printable(pattern, 80)!r} is no attribute key to keep: name keys such as job.name, or job.* "
                     "for every key that begins so"
                 )
+        if sum(map(len, self.patterns)) > _MAX_BYTES:
+            raise RecorderError("the list of attribute keys to keep is too long: use prefixes such as job.*")
         self._exact = frozenset(pattern for pattern in self.patterns if not pattern.endswith(".*"))
         self._prefixes = tuple(pattern[:-1] for pattern in self.patterns if pattern.endswith(".*"))
         self._known: dict[str, bool] = {}

@@ -80,7 +80,8 @@ class Header:
     """Who writes a segment; `locked` tells whether it holds a lock on the file for as long as it lives.
 
     `kind` is process, receiver or import. The producer started at `started_unix_nano` and this segment at
-    `begun_unix_nano`, whose first frame is to have the number `first_seq`.
+    `begun_unix_nano`, whose first frame is to have the number `first_seq`. `kept` are the attribute keys to which
+    its spans were reduced before they were written; None: not at all.
     """
 
     producer: str
@@ -92,6 +93,7 @@ class Header:
     segment: int = 0
     first_seq: int = 0
     begun_unix_nano: int = 0
+    kept: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,7 @@ def encode_header(header: Header) -> bytes:
             "segment": header.segment,
             "first_seq": header.first_seq,
             "begun_unix_nano": header.begun_unix_nano or header.started_unix_nano,
+            **({} if header.kept is None else {"kept": header.kept}),
         },
         sort_keys=True,
     ).encode()
@@ -334,6 +337,7 @@ def _decode_header(text: bytes) -> Header | None:
             segment=int(values.get("segment", 0)),
             first_seq=int(values.get("first_seq", 0)),
             begun_unix_nano=int(values.get("begun_unix_nano", values["started_unix_nano"])),
+            kept=tuple(map(str, values["kept"])) if "kept" in values else None,
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None

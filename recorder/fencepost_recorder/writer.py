@@ -69,7 +69,13 @@ class LogWriter:
     """
 
     def __init__(
-        self, folder: Path, *, kind: str = "process", producer: str | None = None, segment_bytes: int = SEGMENT_BYTES
+        self,
+        folder: Path,
+        *,
+        kind: str = "process",
+        producer: str | None = None,
+        segment_bytes: int = SEGMENT_BYTES,
+        kept: tuple[str, ...] | None = None,
     ) -> None:
         self.pid = os.getpid()
         self.producer = producer or new_producer_id()
@@ -77,6 +83,7 @@ class LogWriter:
         self.lost = 0
         self.lock = threading.RLock()
         self._kind = kind
+        self._kept = kept
         self._started = time_ns()
         self._segment_bytes = segment_bytes
         self._contexts = _Contexts()
@@ -299,6 +306,7 @@ class _Segment:
             segment=self.number,
             first_seq=self.first_seq,
             begun_unix_nano=time_ns(),
+            kept=writer._kept,
         )
         data = encode_header(header)
         self._loss_offset = loss_offset(data)

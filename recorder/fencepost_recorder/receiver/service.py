@@ -24,7 +24,7 @@ class Receiver:
 
     An acknowledged request is on disk. `http` and `grpc` are addresses to bind, a host and a port, where 0 is any
     free one. Any other address than a loopback one needs `tls` and a bearer `token`; a token alone is asked for on
-    loopback too. With `keep`, only the attributes that it names are kept.
+    loopback too. With `keep`, or with FENCEPOST_KEEP_ATTRIBUTES set, only the attributes that it names are kept.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Receiver:
         self._http, self._grpc = http, grpc
         self._limits = limits or Limits()
         self._tls, self._token = tls, token
-        self._keep = keep
+        self._keep = keep or Keep.from_environment()
         self._tally = Tally()
         self._budget = Budget(self._limits.in_flight_bytes)
         self._stopping = False
@@ -73,7 +73,8 @@ class Receiver:
         """Bind and serve, in threads. Raises ReceiverError when that cannot be, StorageError without a log."""
         self._check()
         context = server_context(self._tls) if self._tls is not None else None
-        log = CommitLog(self._wal, queue_bytes=self._limits.in_flight_bytes)
+        kept = self._keep.patterns if self._keep is not None else None
+        log = CommitLog(self._wal, kept=kept, queue_bytes=self._limits.in_flight_bytes)
         redaction = KeepOnly(self._keep) if self._keep is not None else None
         intake = Intake(log, self._limits, self._tally, redaction)
         desk = Desk(intake, self._limits, self._budget, self._token, lambda: self._stopping, self._tally.busy)

@@ -1,0 +1,109 @@
+"""Does anything change a recording past the tap? The kernel's own list of system calls, by strace, is the judge.
+
+`python escapes.py WORK ROOT LEDGER` lives one life under the tap and prints how many operations of each kind it saw.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from campaigns.children import Traced
+from campaigns.ledger import Ledger
+from campaigns.operations import Tap
+from campaigns.scale import Figure, figure, not_run
+from campaigns.works import WORKS
+
+_CALLS = {
+    "write": "write",
+    "writev": "write",
+    "pwrite64": "pwrite",
+    "pwritev": "pwrite",
+    "pwritev2": "pwrite",
+    "fsync": "sync",
+    "fdatasync": "datasync",
+    "rename": "rename",
+    "renameat": "rename",
+    "renameat2": "rename",
+    "unlink": "unlink",
+    "unlinkat": "unlink",
+    "mkdir": "mkdir",
+    "mkdirat": "mkdir",
+    "rmdir": "rmdir",
+    "ftruncate": "truncate",
+    "truncate": "truncate",
+}
+# Of a call that changes names or bytes and is not in the table above, nothing is known: it is an escape.
+_OTHERS = ("link", "linkat", "symlink", "symlinkat", "copy_file_range", "sendfile", "fallocate", "mknod", "mknodat")
+_LINE = re.compile(r"(?:\d+ +)?(\w+)\((.*)\) += (-?\d+)")
+
+
+def escaping() -> Iterator[Figure]:
+    """Of each work: how many operations went past the tap."""
+    if shutil.which("strace") is None:
+        yield not_run("operations past the tap", "strace is not installed")
+        return
+    for work in WORKS:
+        with tempfile.TemporaryDirectory(prefix="fencepost-") as scratch:
+            seen, called = _compared(work.name, Path(scratch))
+        escaped = {kind: count for kind in called | seen if (count := abs(called[kind] - seen[kind]))}
+        yield figure(
+            f"operations past the tap, {work.name}",
+            sum(seen.values()),
+            "operations",
+            missed=sum(escaped.values()),
+            which=escaped,
+        )
+
+
+def _compared(work: str, scratch: Path) -> tuple[Counter[str], Counter[str]]:
+    root, log = scratch / "root", scratch / "strace"
+    root.mkdir()
+    calls = ",".join(f"?{name}" for name in (*_CALLS, *_OTHERS))
+    command = [sys.executable, __file__, work, root, scratch / "ledger"]
+    done = subprocess.run(
+        ["strace", "-f", "-qq", "-y", "-s", "0", "-e", f"trace={calls}", "-o", log, *command],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return Counter(json.loads(done.stdout)), _called(log.read_text(), str(root.resolve()))
+
+
+def _called(log: str, root: str) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for line in log.splitlines():
+        match = _LINE.match(line)
+        if match is None or (f"{root}/" not in match[2] and f"{root}>" not in match[2]) or int(match[3]) < 0:
+            continue
+        kind = _CALLS.get(match[1], "another")
+        if match[1] == "unlinkat" and "AT_REMOVEDIR" in match[2]:
+            kind = "rmdir"
+        found[kind] += 1
+    return found
+
+
+def _live(name: str, root: Path, ledger: Path) -> None:
+    work = {one.name: one for one in WORKS}[name]
+    plan = Traced()
+    tap = Tap(root, plan)
+    tap.install()
+    work.prepare(root, Ledger(ledger))
+    work.run(root, Ledger(ledger))
+    kinds = Counter("sync" if one.kind == "syncdir" else one.kind for one in plan.seen if one.kind != "create")
+    sys.stdout.write(json.dumps(kinds))
+
+
+if __name__ == "__main__":
+    _live(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

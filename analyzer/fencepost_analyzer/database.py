@@ -77,14 +77,33 @@ VIEWS = (
     "suspects",
     "suspect_runs",
     "takeovers",
+    "returns",
+    "partings",
     "endings",
     "inventories",
     "held",
     "holdings",
+    "unfinished",
+    "unended",
 )
 # Those that many invariants read and that are small or dear to compute: worth keeping when all of them are judged.
 _KEPT = frozenset(
-    ("horizon", "undone", "effects", "jobs", "suspect_runs", "takeovers", "endings", "inventories", "held", "holdings")
+    (
+        "horizon",
+        "undone",
+        "effects",
+        "jobs",
+        "suspect_runs",
+        "takeovers",
+        "returns",
+        "partings",
+        "endings",
+        "inventories",
+        "held",
+        "holdings",
+        "unfinished",
+        "unended",
+    )
 )
 
 _LOCKS = (

@@ -14,6 +14,9 @@ from fencepost_analyzer.errors import InvariantError
 from fencepost_analyzer.sqlfiles import SqlFile
 
 KEYS = ("id", "title", "severity", "principle", "polarity", "needs", "claim")
+ANSWERED = "answered"
+"""Stands for a column in `needs`: only events that were answered by yes, or may have been."""
+
 SEVERITIES = ("critical", "high", "medium", "low")
 
 _ID = re.compile(r"[A-Z][A-Z0-9]{1,15}-[0-9]{1,6}")
@@ -23,7 +26,8 @@ _NEED = re.compile(r"([a-z_]{1,40})(?:\.([a-z_]{1,40}))?(?:\s+([1-9][0-9]{0,5}))
 
 @dataclass(frozen=True)
 class Kind:
-    """Events of one kind; with `column`, only those that fill it. At least `minimum` of them in a schedule."""
+    """Events of one kind; with `column`, only those that fill it, or were answered. At least `minimum` of them in a
+    schedule."""
 
     event: str
     column: str | None
@@ -95,6 +99,6 @@ def _kind(file: SqlFile, text: str) -> Kind:
     if match is None:
         raise file.error("needs", f"'{text}' is no need: write `event`, `event.column` or `event 2`, between commas.")
     event, column, minimum = match.groups()
-    if column is not None and column not in EVENTS.names:
+    if column is not None and column not in (*EVENTS.names, ANSWERED):
         raise file.error("needs", f"events have no column '{column}'.")
     return Kind(event, column, int(minimum or 1))

@@ -36,6 +36,7 @@ _ATTRIBUTES = {
     "attempt": "job.attempt",
     "intent": "job.intent",
     "order_key": "job.order_key",
+    "answered": "job.settle.accepted",
 }
 
 

@@ -6,13 +6,9 @@ Slow and plain on purpose. Takes one schedule of event dicts without gaps, answe
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
-from typing import Any
 
-Row = dict[str, Any]
-Doubt = bool | None
+from benchmarks.history import SETTLEMENTS, Doubt, History, Row, answered, one_clock, precedes, same
 
-SETTLEMENTS = ("ack", "fail", "dead_letter", "retry")
 GRACE_NS = 5_000_000_000
 
 
@@ -20,24 +16,6 @@ def verdicts(rows: list[Row]) -> dict[str, str]:
     """Invariant → violated, unknown or holds."""
     history = History(rows)
     return {name: rule(history) for name, rule in RULES.items()}
-
-
-def precedes(a: Row, b: Row) -> Doubt:
-    if a.get("position") is not None and b.get("position") is not None:
-        return bool(a["position"] < b["position"])
-    if _alike(a, b, "host") and a["at"] != b["at"]:
-        return bool(a["at"] < b["at"])
-    if _alike(a, b, "producer") and a.get("producer_seq") is not None and b.get("producer_seq") is not None:
-        return bool(a["producer_seq"] < b["producer_seq"])
-    return None
-
-
-def _alike(a: Row, b: Row, column: str) -> bool:
-    return a.get(column) is not None and a.get(column) == b.get(column)
-
-
-def _one_clock(a: Row, b: Row) -> bool:
-    return _alike(a, b, "host") or _alike(a, b, "producer")
 
 
 def conjunction(*terms: Doubt) -> Doubt:
@@ -51,121 +29,6 @@ def summary(cases: list[Doubt]) -> str:
     if any(cases):
         return "violated"
     return "unknown" if None in cases else "holds"
-
-
-class History:
-    def __init__(self, rows: list[Row]) -> None:
-        self.rows = [{**row, "execution_id": _execution(row)} for row in rows]
-        self.crashes = [row for row in self.rows if row["event"] == "crash"]
-        self.jobs = sorted({row["job_id"] for row in self.rows if row.get("job_id") is not None})
-        self.ended = max(max(row["at"], (row.get("until") or 0) if row["event"] == "run" else 0) for row in rows)
-
-    def of(self, job: str | None, *events: str) -> list[Row]:
-        return [r for r in self.rows if r["event"] in events and (job is None or r.get("job_id") == job)]
-
-    def leases(self, job: str | None) -> list[Row]:
-        return [row for row in self.of(job, "lease") if row.get("outcome") == "ok"]
-
-    def happened(self, row: Row) -> Doubt:
-        if row.get("outcome") in ("ok", "failed"):
-            return bool(row["outcome"] == "ok")
-        return False if self._undone(row) else None
-
-    def _undone(self, row: Row) -> bool:
-        if row.get("producer_end_seq") is not None or row["event"] not in ("write", *SETTLEMENTS):
-            return False
-        crash = self.crash_after(row)
-        numbered = sorted({r["position"] for r in self.rows if r.get("position") is not None})
-        breaks = [after for before, after in pairwise(numbered) if after > before + 1]
-        since = max(breaks, default=min(numbered, default=0))
-        granted = [
-            lease
-            for lease in self.leases(None)
-            if row["execution_id"] is not None
-            and lease["execution_id"] == row["execution_id"]
-            and lease.get("position") is not None
-        ]
-        unnumbered = any(
-            r["event"] == row["event"] and r.get("outcome") == "ok" and r.get("position") is None for r in self.rows
-        )
-        seen = [
-            r["at"]
-            for r in self.rows
-            if r.get("position") is not None and row.get("host") is not None and r.get("host") == row["host"]
-        ]
-        return (
-            crash is not None
-            and not unnumbered
-            and any(lease["position"] >= since for lease in granted)
-            and max(seen, default=-1) > crash
-        )
-
-    def crash_after(self, row: Row) -> int | None:
-        if row.get("worker_id") is None:
-            return None
-        times = [c["at"] for c in self.crashes if c.get("worker_id") == row["worker_id"] and c["at"] >= row["at"]]
-        return min(times, default=None)
-
-    def run_end(self, run: Row) -> int | None:
-        settled = [
-            row["at"]
-            for row in self.of(run["job_id"], *SETTLEMENTS)
-            if row.get("outcome") == "ok" and row.get("reason") != "early" and _same(row, run)
-        ]
-        ends = [run.get("until"), min(settled, default=None), self.crash_after(run)]
-        return min((end for end in ends if end is not None), default=None)
-
-    def effects(self, job: str) -> dict[str, Doubt]:
-        found: dict[str, list[Row]] = {}
-        for write in self.of(job, "write"):
-            if write.get("effect_key") is not None:
-                found.setdefault(write["effect_key"], []).append(write)
-        return {key: self._applied(writes) for key, writes in found.items()}
-
-    def _applied(self, writes: list[Row]) -> Doubt:
-        if any(self.happened(write) or write.get("reason") == "duplicate" for write in writes):
-            return True
-        return None if any(self.happened(write) is None for write in writes) else False
-
-    def effect_total(self, job: str) -> int | None:
-        return max((r["effect_total"] for r in self.of_any(job) if r.get("effect_total") is not None), default=None)
-
-    def of_any(self, job: str) -> list[Row]:
-        return [row for row in self.rows if row.get("job_id") == job]
-
-    def inventory(self) -> Row | None:
-        taken = [row for row in self.of(None, "inventory") if row.get("job_id") is None]
-        return max(taken, key=lambda row: int(row["at"]), default=None)
-
-    def state(self, job: str) -> str | None:
-        taken = self.inventory()
-        if taken is None:
-            return None
-        listed = [row for row in self.of(job, "inventory") if row["span_id"] == taken["span_id"]]
-        return str(listed[0]["reason"]) if listed else None
-
-    def ending(self, job: str) -> Row | None:
-        ends = [row for row in self.of(job, "ack", "dead_letter") if row.get("outcome") == "ok"]
-        return max(ends, key=lambda row: int(row["at"]), default=None)
-
-    def after_ending(self, job: str) -> Doubt:
-        ending, taken = self.ending(job), self.inventory()
-        return precedes(ending, taken) if ending is not None and taken is not None else None
-
-    def running(self, job: str) -> bool:
-        return any(self.run_end(run) is None for run in self.of(job, "run"))
-
-
-def _execution(row: Row) -> str | None:
-    if row.get("execution_id") is not None:
-        return str(row["execution_id"])
-    if row.get("job_id") is not None and row.get("token") is not None:
-        return f"{row['job_id']}#{row['token']}"
-    return f"{row['job_id']}@{row['span_id']}" if row["event"] == "run" and row.get("job_id") is not None else None
-
-
-def _same(a: Row, b: Row) -> bool:
-    return _alike(a, b, "execution_id")
 
 
 def duplicate_effect(history: History) -> str:
@@ -187,7 +50,7 @@ def concurrent_execution(history: History) -> str:
     for job in history.jobs:
         runs = sorted(history.of(job, "run"), key=lambda row: (row["at"], row["span_id"]))
         for index, a in enumerate(runs):
-            cases += [_overlap(history, a, b) for b in runs[index + 1 :] if not _same(a, b)]
+            cases += [_overlap(history, a, b) for b in runs[index + 1 :] if not same(a, b)]
     return summary(cases)
 
 
@@ -195,7 +58,7 @@ def _overlap(history: History, a: Row, b: Row) -> Doubt:
     if _handed_over(history, a, b) or _handed_over(history, b, a):
         return False
     awake_a, awake_b = _awake(history, a), _awake(history, b)
-    if awake_a and awake_b and not _one_clock(a, b):
+    if awake_a and awake_b and not one_clock(a, b):
         return None
     met: Doubt = False
     for since_a, until_a in awake_a:
@@ -212,10 +75,10 @@ def _handed_over(history: History, a: Row, b: Row) -> bool:
         for row in history.of(a["job_id"], *SETTLEMENTS)
         if row.get("outcome") == "ok"
         and row.get("reason") != "early"
-        and _same(row, a)
+        and same(row, a)
         and row.get("position") is not None
     ]
-    granted = [r["position"] for r in history.leases(b["job_id"]) if _same(r, b) and r.get("position") is not None]
+    granted = [r["position"] for r in history.leases(b["job_id"]) if same(r, b) and r.get("position") is not None]
     return bool(settled and granted and min(settled) < min(granted))
 
 
@@ -248,14 +111,14 @@ def _takeovers(history: History, events: tuple[str, ...]) -> str:
             happened = history.happened(action)
             if happened is False:
                 continue
-            overtaken = [_newer(leases, action, rival) for rival in leases if not _same(action, rival)]
+            overtaken = [_newer(leases, action, rival) for rival in leases if not same(action, rival)]
             worst = True if True in overtaken else None if None in overtaken else False
             cases.append(conjunction(worst, happened))
     return summary(cases)
 
 
 def _newer(leases: list[Row], action: Row, rival: Row) -> Doubt:
-    own = [lease for lease in leases if _same(lease, action)]
+    own = [lease for lease in leases if same(lease, action)]
     if action.get("token") is not None and rival.get("token") is not None:
         newer: Doubt = rival["token"] > action["token"]
     else:
@@ -269,32 +132,68 @@ def lost_job(history: History) -> str:
 
 
 def _lost(history: History, job: str) -> Doubt:
-    enqueued = [row for row in history.of(job, "enqueue") if row.get("outcome") == "ok"]
-    completed = [
-        row
-        for row in history.of(job, "ack", "dead_letter", "run")
-        if row.get("outcome") == "ok" and not (row["event"] == "ack" and row.get("reason") == "early")
-    ]
-    total, effects = history.effect_total(job), list(history.effects(job).values())
-    if not enqueued or completed or (total is not None and effects.count(True) >= total):
+    promises = [row for row in history.of(job, "enqueue") if answered(row)]
+    total, promised = history.effect_total(job), history.promised(job)
+    effects = list(history.effects(job).values())
+    finished = _finished(history, job)
+    if not promises or finished or (promised is not None and effects.count(True) >= promised):
         return False
     taken, ending = history.inventory(), history.ending(job)
     stale = ending is not None and history.after_ending(job) is not True
-    if history.state(job) is not None and not stale:
+    if history.state(job) is not None and history.current(job) and not stale:
         return False
-    if taken is None or precedes(min(enqueued, key=lambda row: int(row["at"])), taken) is not True or stale:
+    last = max(promises, key=lambda row: int(row["at"]))
+    if not any(row.get("outcome") == "ok" for row in promises) or finished is None:
+        return None
+    if taken is None or precedes(last, taken) is not True or stale or not history.current(job):
         return None
     settlements = [row for row in history.of(job, "ack", "dead_letter") if row.get("reason") != "early"]
     runs = history.of(job, "run")
     leased = [row for row in history.of(job, "lease", "renew") if row.get("outcome") == "ok"]
     doubts = (
         any(history.happened(row) is None for row in settlements),
-        total is not None and effects.count(True) + effects.count(None) >= total,
+        total is not None and effects.count(True) + effects.count(None) + history.unnamed(job) >= total,
         any(run.get("until") is not None and run.get("outcome") in (None, "unknown") for run in runs),
         history.running(job),
+        any(lease.get("until") is None for lease in history.unended(job)),
         ending is None and max((row["until"] or 0 for row in leased), default=0) > taken["at"],
     )
     return None if any(doubts) else True
+
+
+def _finished(history: History, job: str) -> Doubt:
+    """Completed since it was last enqueued? False = surely not, None = nobody can tell."""
+    again = len(history.enqueues(job)) > 1
+    done = [
+        row
+        for row in history.of(job, "ack", "run", "dead_letter")
+        if row.get("outcome") == "ok" and not (row["event"] == "ack" and row.get("reason") == "early")
+    ]
+    worked = any(row["event"] != "dead_letter" for row in done)
+    if worked and not again:
+        return True
+    fates = [_fate(history, job, row, again) for row in done]
+    if True in fates:
+        return True
+    return None if None in fates else False
+
+
+def _fate(history: History, job: str, done: Row, again: bool) -> Doubt:
+    """Whether a completion stands: False = surely undone, None = nobody can tell."""
+    standing, undone = [], []
+    if again:
+        finished = {**done, "position": None, "at": done.get("until"), "producer_seq": done.get("producer_end_seq")}
+        finished = finished if done["event"] == "run" else done
+        acts = [done, *(row for row in history.of(None, "lease", "run") if same(row, done))]
+        for enqueue in history.enqueues(job):
+            standing += [precedes(enqueue, act) is True for act in acts]
+            undone.append(enqueue.get("outcome") == "ok" and precedes(finished, enqueue) is True)
+    if done["event"] == "dead_letter":
+        for row, final, brought_back in history.partings(job):
+            if row is done:
+                standing.append(final)
+                undone.append(brought_back)
+    return True if all(standing) else False if any(undone) else None
 
 
 def partial_write(history: History) -> str:
@@ -302,17 +201,20 @@ def partial_write(history: History) -> str:
 
 
 def _partial(history: History, job: str) -> Doubt:
-    total, effects = history.effect_total(job), list(history.effects(job).values())
+    total, promised = history.effect_total(job), history.promised(job)
+    effects = list(history.effects(job).values())
     applied, unanswered = effects.count(True), effects.count(None)
-    if applied + unanswered == 0 or (total is not None and (applied >= total or total <= 1)):
+    whole = promised is not None and applied >= promised
+    if applied + unanswered == 0 or whole or (total is not None and total <= 1):
         return False
-    if total is None or applied == 0 or applied + unanswered >= total or history.running(job):
+    if total is None or len(history.enqueues(job)) > 1 or history.unnamed(job):
         return None
-    ending, taken = history.ending(job), history.inventory()
-    gone = ending is not None and history.after_ending(job) is not True
-    if history.state(job) in ("ready", "leased") and not gone:
+    if applied == 0 or applied + unanswered >= total or history.running(job) or history.unended(job):
         return None
-    return None if ending is None and taken is None else True
+    ending = history.ending(job)
+    if history.state(job) not in (None, "dead") and history.after_ending(job) is not False:
+        return None
+    return None if ending is None and not history.current(job) else True
 
 
 def stuck_lease(history: History) -> str:
@@ -321,23 +223,23 @@ def stuck_lease(history: History) -> str:
 
 def _stuck(history: History, lease: Row) -> Doubt:
     job = lease["job_id"]
-    renewals = [row for row in history.of(job, "renew") if row.get("outcome") == "ok" and _same(row, lease)]
+    renewals = [row for row in history.of(job, "renew") if row.get("outcome") == "ok" and same(row, lease)]
     expiries = [row["until"] for row in (lease, *renewals) if row.get("until") is not None]
     due = max(expiries, default=history.ended) + max((lease.get("until") or 0) - lease["at"], GRACE_NS)
     if history.ended <= due:
         return False
-    own = [row for row in history.of(job, *SETTLEMENTS, "reclaim") if _same(row, lease)]
+    own = [row for row in history.of(job, *SETTLEMENTS, "reclaim") if same(row, lease)]
     others = [
         row
         for row in history.of(job, "lease", *SETTLEMENTS, "reclaim")
-        if not _same(row, lease) and row.get("outcome") == "ok" and precedes(lease, row)
+        if not same(row, lease) and row.get("outcome") == "ok" and precedes(lease, row)
     ]
     released = [row for row in own if row.get("outcome") == "ok"]
     if any(row["at"] <= due for row in (*released, *others)):
         return False
     ends = sorted(released, key=lambda row: int(row["at"])) or sorted(others, key=lambda row: int(row["at"]))
     if ends:
-        return True if ends[0].get("position") is not None or _one_clock(ends[0], lease) else None
+        return True if ends[0].get("position") is not None or one_clock(ends[0], lease) else None
     taken = history.inventory()
     counted = taken is not None and taken["at"] > due
     unanswered = any(history.happened(row) is None for row in own)
@@ -391,9 +293,9 @@ def _stray(history: History, write: Row, whole: int) -> Doubt:
         return False
     executions = history.of(write["job_id"], "lease", "run")
     named = write["execution_id"] is not None
-    if not any(_same(write, row) or not named for row in executions):
+    if not any(same(write, row) or not named for row in executions):
         return True if happened and _proved(write, whole) else None
-    own = [lease for lease in history.leases(write["job_id"]) if _same(write, lease)]
+    own = [lease for lease in history.leases(write["job_id"]) if same(write, lease)]
     early = any(precedes(write, lease) for lease in own)
     return happened if early else False
 

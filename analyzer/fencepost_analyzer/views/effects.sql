@@ -1,6 +1,6 @@
 -- One row an effect key of a job. `times` it was applied for sure, `unanswered` writes that may have been. `applied`:
 -- TRUE = it took effect, NULL = nobody knows. A write that the store refused as a duplicate proves that the effect
--- had been applied before (`guarded`).
+-- had been applied before (`guarded`). `least_index` to `most_index`: as which of the job's effects it was written.
 SELECT
     schedule,
     job_id,
@@ -12,7 +12,9 @@ SELECT
         WHEN times > 0 OR guarded THEN TRUE
         WHEN unanswered > 0 THEN NULL
         ELSE FALSE
-    END AS applied
+    END AS applied,
+    min(effect_index) FILTER (happened IS DISTINCT FROM FALSE) AS least_index,
+    max(effect_index) FILTER (happened IS DISTINCT FROM FALSE) AS most_index
 FROM steps
 WHERE event = 'write'
     AND effect_key IS NOT NULL

@@ -1,6 +1,8 @@
--- The last accepted acknowledgement or burial of each job: from then on the queue had let go of it.
-SELECT schedule, job_id, arg_max(moment, "at") AS moment, max("at") AS at
-FROM moments
-WHERE event IN ('ack', 'dead_letter')
-    AND outcome = 'ok'
+-- The last accepted acknowledgement or burial of each suspect, if it was final: from then on the queue had let go.
+SELECT schedule, job_id, any_value("at") AS "at", any_value(moment) AS moment
+FROM (
+    FROM partings
+    QUALIFY rank() OVER (PARTITION BY schedule, job_id ORDER BY "at" DESC) = 1
+)
 GROUP BY schedule, job_id
+HAVING bool_and(final)

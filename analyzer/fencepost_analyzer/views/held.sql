@@ -4,7 +4,9 @@ SELECT
     listed.schedule,
     listed.job_id,
     arg_max(coalesce(listed.reason, 'held'), listed.at) AS state,
-    arg_max(listed.moment, listed.at) AS moment,
+    arg_max(
+        CASE WHEN listed.span_id = inventories.span_id THEN inventories.moment ELSE listed.moment END, listed.at
+    ) AS moment,
     arg_max(listed.span_id, listed.at) AS span_id,
     max(listed.at) AS "at"
 FROM moments AS listed

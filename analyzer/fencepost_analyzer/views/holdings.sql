@@ -1,15 +1,27 @@
 -- What inventories say of each job: the one that lists it, else the last one of its own queue, in which it is absent
--- (`state` NULL). A job without a queue is absent only from all of them, so the earliest counts; an inventory without
--- a queue speaks for those queues that have none of their own. `after_ending`: taken after the job was let go of.
-WITH own AS (
-    SELECT jobs.schedule, jobs.job_id, inventories.at, inventories.moment, inventories.span_id
+-- (`state` NULL). A job that was seen in several queues is absent only from all of them, one without a queue only from
+-- every queue that was counted, and the earliest counts; an inventory without a queue speaks for those queues that have
+-- none of their own. `after_ending`: taken after the job was let go of. `current`: taken after all that was seen to
+-- bring the job back or hand it out.
+WITH places AS (
+    SELECT schedule, job_id, queue
     FROM jobs
-    JOIN inventories USING (schedule, queue)
+    WHERE queue IS NOT DISTINCT FROM other_queue
     UNION ALL
-    SELECT jobs.schedule, jobs.job_id, general.at, general.moment, general.span_id
-    FROM jobs
+    SELECT DISTINCT schedule, job_id, queue
+    FROM events
+    SEMI JOIN (FROM jobs WHERE queue < other_queue) USING (schedule, job_id)
+    WHERE queue IS NOT NULL
+),
+counted AS (
+    SELECT places.schedule, places.job_id, own.at, own.moment, own.span_id
+    FROM places
+    JOIN inventories AS own USING (schedule, queue)
+    UNION ALL
+    SELECT places.schedule, places.job_id, general.at, general.moment, general.span_id
+    FROM places
     ANTI JOIN inventories USING (schedule, queue)
-    JOIN (
+    LEFT JOIN (
         SELECT
             schedule,
             arg_min(queue IS NULL, "at") AS nameless,
@@ -19,20 +31,35 @@ WITH own AS (
         FROM inventories
         GROUP BY schedule, queue IS NULL
     ) AS general
-        ON jobs.schedule = general.schedule
-        AND (general.nameless OR jobs.queue IS NULL)
+        ON places.schedule = general.schedule
+        AND (general.nameless OR places.queue IS NULL)
 ),
 told AS (
     SELECT schedule, job_id, "at", moment, span_id, state
     FROM held
     UNION ALL BY NAME
-    SELECT own.*
-    FROM own
+    SELECT
+        schedule,
+        job_id,
+        min("at") AS "at",
+        arg_min(moment, "at") AS moment,
+        arg_min(span_id, "at") AS span_id
+    FROM counted
     ANTI JOIN held USING (schedule, job_id)
+    GROUP BY schedule, job_id
+    HAVING bool_and(span_id IS NOT NULL)
+),
+outdated AS (
+    SELECT DISTINCT told.schedule, told.job_id
+    FROM told
+    JOIN returns USING (schedule, job_id)
+    WHERE NOT coalesce(returns.happened AND precedes(returns.moment, told.moment), FALSE)
 )
 SELECT
     told.*,
     precedes(endings.moment, told.moment) AS after_ending,
-    endings.moment IS NOT NULL AS ended
+    endings.moment IS NOT NULL AS ended,
+    outdated.job_id IS NULL AS current
 FROM told
 LEFT JOIN endings USING (schedule, job_id)
+LEFT JOIN outdated USING (schedule, job_id)

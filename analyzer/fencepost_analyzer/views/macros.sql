@@ -7,6 +7,14 @@ CREATE MACRO precedes(a, b) AS CASE
     WHEN (a).producer = (b).producer THEN (a).producer_seq < (b).producer_seq
 END;
 
+-- Was an event answered by yes, or may it have been? Not if it was refused, its reply was lost or its span never ended. A
+-- refusal as a duplicate says yes to what was asked before.
+CREATE MACRO answered(outcome, reason, producer_seq, producer_end_seq) AS CASE coalesce(outcome, 'unknown')
+    WHEN 'ok' THEN TRUE
+    WHEN 'failed' THEN coalesce(reason = 'duplicate', FALSE)
+    ELSE reason IS DISTINCT FROM 'ConnectionLost' AND (producer_seq IS NULL OR producer_end_seq IS NOT NULL)
+END;
+
 -- Nanoseconds as a person reads them.
 CREATE MACRO how_long(ns) AS CASE
     WHEN ns IS NULL THEN 'an unknown time'

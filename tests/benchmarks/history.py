@@ -1,0 +1,227 @@
+"""One schedule of events as plain lists, for the naive loops of `oracle.py`: what happened, in what order, to whom."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+Row = dict[str, Any]
+Doubt = bool | None
+
+SETTLEMENTS = ("ack", "fail", "dead_letter", "retry")
+
+
+def precedes(a: Row, b: Row) -> Doubt:
+    if a.get("position") is not None and b.get("position") is not None:
+        return bool(a["position"] < b["position"])
+    if alike(a, b, "host") and None not in (a["at"], b["at"]) and a["at"] != b["at"]:
+        return bool(a["at"] < b["at"])
+    if alike(a, b, "producer") and a.get("producer_seq") is not None and b.get("producer_seq") is not None:
+        return bool(a["producer_seq"] < b["producer_seq"])
+    return None
+
+
+def alike(a: Row, b: Row, column: str) -> bool:
+    return a.get(column) is not None and a.get(column) == b.get(column)
+
+
+def one_clock(a: Row, b: Row) -> bool:
+    return alike(a, b, "host") or alike(a, b, "producer")
+
+
+class History:
+    def __init__(self, rows: list[Row]) -> None:
+        self.rows = [{**row, "execution_id": _execution(row)} for row in rows]
+        self.crashes = [row for row in self.rows if row["event"] == "crash"]
+        self.jobs = sorted({row["job_id"] for row in self.rows if row.get("job_id") is not None})
+        self.ended = max(max(row["at"], (row.get("until") or 0) if row["event"] == "run" else 0) for row in rows)
+
+    def of(self, job: str | None, *events: str) -> list[Row]:
+        return [r for r in self.rows if r["event"] in events and (job is None or r.get("job_id") == job)]
+
+    def leases(self, job: str | None) -> list[Row]:
+        return [row for row in self.of(job, "lease") if row.get("outcome") == "ok"]
+
+    def happened(self, row: Row) -> Doubt:
+        if row.get("outcome") in ("ok", "failed"):
+            return bool(row["outcome"] == "ok")
+        return False if self._undone(row) else None
+
+    def _undone(self, row: Row) -> bool:
+        if row.get("producer_end_seq") is not None or row["event"] not in ("write", *SETTLEMENTS):
+            return False
+        crash = self.crash_after(row)
+        numbered = sorted({r["position"] for r in self.rows if r.get("position") is not None})
+        breaks = [after for before, after in pairwise(numbered) if after > before + 1]
+        since = max(breaks, default=min(numbered, default=0))
+        granted = [
+            lease
+            for lease in self.leases(None)
+            if row["execution_id"] is not None
+            and lease["execution_id"] == row["execution_id"]
+            and lease.get("position") is not None
+        ]
+        unnumbered = any(
+            r["event"] == row["event"] and r.get("outcome") == "ok" and r.get("position") is None for r in self.rows
+        )
+        seen = [
+            r["at"]
+            for r in self.rows
+            if r.get("position") is not None and row.get("host") is not None and r.get("host") == row["host"]
+        ]
+        return (
+            crash is not None
+            and not unnumbered
+            and any(lease["position"] >= since for lease in granted)
+            and max(seen, default=-1) > crash
+        )
+
+    def crash_after(self, row: Row) -> int | None:
+        if row.get("worker_id") is None:
+            return None
+        times = [c["at"] for c in self.crashes if c.get("worker_id") == row["worker_id"] and c["at"] >= row["at"]]
+        return min(times, default=None)
+
+    def run_end(self, run: Row) -> int | None:
+        settled = [
+            row["at"]
+            for row in self.of(run["job_id"], *SETTLEMENTS)
+            if row.get("outcome") == "ok" and row.get("reason") != "early" and same(row, run)
+        ]
+        ends = [run.get("until"), min(settled, default=None), self.crash_after(run)]
+        return min((end for end in ends if end is not None), default=None)
+
+    def effects(self, job: str) -> dict[str, Doubt]:
+        found: dict[str, list[Row]] = {}
+        for write in self.of(job, "write"):
+            if write.get("effect_key") is not None:
+                found.setdefault(write["effect_key"], []).append(write)
+        return {key: self._applied(writes) for key, writes in found.items()}
+
+    def _applied(self, writes: list[Row]) -> Doubt:
+        if any(self.happened(write) or write.get("reason") == "duplicate" for write in writes):
+            return True
+        return None if any(self.happened(write) is None for write in writes) else False
+
+    def effect_total(self, job: str) -> int | None:
+        return max((r["effect_total"] for r in self.of_any(job) if r.get("effect_total") is not None), default=None)
+
+    def enqueues(self, job: str) -> list[Row]:
+        """Those that may have been accepted."""
+        return [row for row in self.of(job, "enqueue") if row.get("outcome") != "failed"]
+
+    def promised(self, job: str) -> int | None:
+        """How many effects all of its enqueues together declare."""
+        enqueues = self.enqueues(job)
+        if len(enqueues) < 2:
+            return self.effect_total(job)
+        totals = [row.get("effect_total") for row in enqueues]
+        return None if None in totals else sum(total for total in totals if total is not None)
+
+    def unnamed(self, job: str) -> int:
+        writes = [row for row in self.of(job, "write") if row.get("effect_key") is None]
+        return sum(1 for write in writes if self.happened(write) is not False)
+
+    def returns(self, job: str) -> list[tuple[Row, Doubt]]:
+        """What brings a job back into the queue or a worker's hands, and whether it happened."""
+        found: list[tuple[Row, Doubt]] = [(row, True) for row in self.leases(job)]
+        found += [(row, told) for row in self.of(job, "retry", "reclaim") if (told := self.happened(row)) is not False]
+        if len(self.enqueues(job)) > 1:
+            found += [(row, True if row.get("outcome") == "ok" else None) for row in self.enqueues(job)]
+        return found
+
+    def partings(self, job: str) -> list[tuple[Row, bool, bool]]:
+        """Accepted acknowledgements and burials: final? undone?"""
+        found = []
+        for row in self.of(job, "ack", "dead_letter"):
+            if row.get("outcome") == "ok":
+                final = all(_returned_before(back, told, row) for back, told in self.returns(job))
+                undone = any(bool(told) and precedes(row, back) is True for back, told in self.returns(job))
+                found.append((row, final, undone))
+        return found
+
+    def current(self, job: str) -> bool:
+        """Whether the inventory was taken after all that brought the job back."""
+        taken = self.inventory()
+        return taken is not None and all(told and precedes(back, taken) is True for back, told in self.returns(job))
+
+    def unended(self, job: str) -> list[Row]:
+        """Leases whose execution was not told."""
+        told = self.of(job, "run", *SETTLEMENTS, "reclaim")
+        told = [r for r in told if r["event"] == "run" or (r.get("outcome") == "ok" and r.get("reason") != "early")]
+        return [
+            lease
+            for lease in self.leases(job)
+            if not any(_may_be_of(row, lease) for row in told) and self.crash_after(lease) is None
+        ]
+
+    def of_any(self, job: str) -> list[Row]:
+        return [row for row in self.rows if row.get("job_id") == job]
+
+    def inventory(self) -> Row | None:
+        taken = [row for row in self.of(None, "inventory") if row.get("job_id") is None]
+        return max(taken, key=lambda row: int(row["at"]), default=None)
+
+    def state(self, job: str) -> str | None:
+        taken = self.inventory()
+        if taken is None:
+            return None
+        listed = [row for row in self.of(job, "inventory") if row["span_id"] == taken["span_id"]]
+        return str(listed[0]["reason"]) if listed else None
+
+    def ending(self, job: str) -> Row | None:
+        partings = self.partings(job)
+        last = max((row["at"] for row, _, _ in partings), default=None)
+        latest = [(row, final) for row, final, _ in partings if row["at"] == last]
+        return latest[0][0] if latest and all(final for _, final in latest) else None
+
+    def after_ending(self, job: str) -> Doubt:
+        ending, taken = self.ending(job), self.inventory()
+        return precedes(ending, taken) if ending is not None and taken is not None else None
+
+    def running(self, job: str) -> bool:
+        return any(self.run_end(run) is None for run in self.of(job, "run"))
+
+
+def _execution(row: Row) -> str | None:
+    if row.get("execution_id") is not None:
+        return str(row["execution_id"])
+    if row.get("job_id") is not None and row.get("token") is not None:
+        return f"{row['job_id']}#{row['token']}"
+    return f"{row['job_id']}@{row['span_id']}" if row["event"] == "run" and row.get("job_id") is not None else None
+
+
+def same(a: Row, b: Row) -> bool:
+    return alike(a, b, "execution_id")
+
+
+def _returned_before(back: Row, happened: Doubt, parting: Row) -> bool:
+    own = same(back, parting)
+    if back["event"] in ("retry", "reclaim") and own:
+        positions = (back.get("position"), parting.get("position"))
+        if positions[0] is not None and positions[0] == positions[1]:
+            return True
+        if positions == (None, None) and back["at"] == parting["at"]:
+            return True
+    if happened is None:
+        return False
+    before = precedes(back, parting)
+    if before is not None:
+        return before
+    older = None not in (back.get("token"), parting.get("token")) and back["token"] < parting["token"]
+    return back["event"] == "lease" and (own or (older and alike(back, parting, "queue")))
+
+
+def _may_be_of(row: Row, lease: Row) -> bool:
+    for column in ("execution_id", "worker_id"):
+        if row.get(column) is not None and lease.get(column) is not None:
+            return bool(row[column] == lease[column])
+    return True
+
+
+def answered(row: Row) -> bool:
+    if row.get("outcome") == "ok":
+        return True
+    if row.get("outcome") == "failed":
+        return bool(row.get("reason") == "duplicate")
+    return row.get("reason") != "ConnectionLost" and row.get("producer_end_seq") is not None

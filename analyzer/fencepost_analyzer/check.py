@@ -6,7 +6,7 @@ without holes, and everything else is *unknown*, a failing checker included.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,6 +39,7 @@ from fencepost_analyzer.verdicts import Finding, Judgement, Report, Verdict, Wit
 MAX_WITNESSES = 10
 _DOUBTS = {
     "gapped": " But spans of that time may be missing, so this is not certain.",
+    "nameless": " But an event of that time does not say which job it was of, so this is not certain.",
     "disputed": " But one of these spans was recorded twice, with different content, so this is not certain.",
 }
 
@@ -76,6 +77,7 @@ class _Evidence:
     jobs: int
     gaps: int
     gaps_touching: int
+    nameless: Mapping[int, Mapping[tuple[str, str], int]]
 
 
 def check(recording: Recording, *, extra: Sequence[Path] = (), mappings: Sequence[Path] = ()) -> Report:
@@ -183,6 +185,7 @@ def _evidence(connection: duckdb.DuckDBPyConnection, chosen: tuple[Invariant, ..
         jobs,
         _number(connection, "SELECT count(*) FROM gaps"),
         _number(connection, resource("views/gaps_touching.sql")),
+        _nameless(connection),
     )
 
 
@@ -211,6 +214,15 @@ def _coverage(connection: duckdb.DuckDBPyConnection) -> dict[int, dict[str, dict
     for counts in rows(connection.execute(resource("views/coverage.sql"))):
         coverage[counts["schedule"]][str(counts["event"])] = counts
     return coverage
+
+
+def _nameless(connection: duckdb.DuckDBPyConnection) -> dict[int, dict[tuple[str, str], int]]:
+    """Schedule → (event, what it lacks) → how many events nobody can place."""
+    counted = connection.execute("SELECT schedule, event, lacks, count(*) FROM nameless GROUP BY ALL").fetchall()
+    found: dict[int, dict[tuple[str, str], int]] = defaultdict(dict)
+    for schedule, event, lacks, number in counted:
+        found[schedule][event, lacks] = number
+    return found
 
 
 def _tallies(connection: duckdb.DuckDBPyConnection) -> dict[tuple[str, int], _Tally]:
@@ -244,7 +256,7 @@ def _judgement(evidence: _Evidence, schedule: int) -> Judgement:
             vacuous.append(invariant.id)
         elif tally is not None and tally.violations:
             violated.append(invariant.id)
-        elif tally is not None:
+        elif tally is not None or _unplaced(invariant, evidence.nameless.get(schedule, {})):
             unknown.append(invariant.id)
     return Judgement(tuple(violated), tuple(unknown), tuple(vacuous))
 
@@ -296,9 +308,31 @@ def _conclude(
     if unknowns:
         needs = f"; it would need the spans {' and '.join(missing)}" if missing else ""
         return "unknown", f"{_times(unknowns, 'case')} cannot be decided{needs}.", missing
+    return _unless_hidden(evidence, invariant)
+
+
+def _unless_hidden(evidence: _Evidence, invariant: Invariant) -> tuple[Verdict, str, tuple[str, ...]]:
+    """Holds, unless something is missing, or without a name, that could have been a violation."""
     if evidence.gaps_touching:
         return "unknown", f"No violation was seen, but {_times(evidence.gaps_touching, 'gap')} could hide one.", ()
+    unplaced = Counter[tuple[str, str]]()
+    for events in evidence.nameless.values():
+        unplaced.update(_unplaced(invariant, events))
+    if unplaced:
+        spans = tuple(sorted({span_needed(event, lacks) for event, lacks in unplaced}))
+        hidden = f"{_times(unplaced.total(), 'event')} without a name could be one"
+        return "unknown", f"No violation was seen, but {hidden}; it would need the spans {' and '.join(spans)}.", spans
     return "holds", invariant.claim, ()
+
+
+def _unplaced(invariant: Invariant, nameless: Mapping[tuple[str, str], int]) -> dict[tuple[str, str], int]:
+    """Of the events without a name those that the invariant needs."""
+    needed = {
+        (kind.event, "effect_key" if kind.column == "effect_key" else "job_id")
+        for choice in invariant.needs
+        for kind in choice
+    }
+    return {key: number for key, number in nameless.items() if key in needed}
 
 
 def _times(count: int, noun: str) -> str:

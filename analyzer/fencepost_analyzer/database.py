@@ -69,6 +69,7 @@ GAPS: pa.Schema = pa.schema(
 VIEWS = (
     "moments",
     "horizon",
+    "nameless",
     "leases",
     "undone",
     "steps",

@@ -28,6 +28,7 @@ SPAN_NAMES = {
 """Which span tells of which event; other events are told by a span of their own name."""
 
 _ATTRIBUTES = {
+    "job_id": "messaging.message.id",
     "token": "job.lease.token",
     "until": "job.lease.expires_at",
     "effect_key": "job.effect.key",

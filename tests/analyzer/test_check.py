@@ -332,6 +332,67 @@ def test_a_case_without_a_name_is_still_a_case(own: Invariant) -> None:
     assert (finding.verdict, finding.witnesses[0].sentence) == ("violated", "A case that has no name: see its spans.")
 
 
+def nameless(event: str, **fields: object) -> dict[str, object]:
+    told = {"event": event, "at": START + S, "outcome": "ok", "span_id": "nameless", "effect_key": None}
+    return told | fields
+
+
+@pytest.mark.parametrize(
+    ("event", "doubted"),
+    [
+        ("enqueue", {"INV-005", "INV-007", "INV-018"}),
+        ("lease", {"INV-003", "INV-004", "INV-010", "INV-018"}),
+        ("run", {"INV-002", "INV-018"}),
+        ("write", {"INV-001", "INV-003", "INV-007", "INV-018"}),
+        ("ack", {"INV-004"}),
+        ("crash", set()),
+        ("inventory", set()),
+    ],
+)
+def test_an_event_without_a_name_could_be_a_violation_of_what_needs_its_kind(event: str, doubted: set[str]) -> None:
+    history = generate(1, 3, {1: "healthy", 2: "healthy"})
+    report = judge(table([*history.rows, nameless(event)]))
+    assert {name for name, verdict in verdicts(report).items() if verdict != "holds"} == doubted
+    (again,) = judge_many(table([*history.rows, nameless(event)])).values()
+    assert set(again.unknown) == doubted
+
+
+def test_the_verdict_counts_the_events_without_a_name_and_says_what_they_lack() -> None:
+    rows = [write_of("k"), *(nameless("write", job_id="j", span_id=str(number)) for number in range(2))]
+    finding = judge(events_table(rows), only=["INV-001"]).finding("INV-001")
+    assert finding.verdict == "unknown"
+    assert finding.reason == (
+        "No violation was seen, but 2 events without a name could be one; "
+        "it would need the spans `write {effect}` with `job.effect.key`."
+    )
+    assert finding.missing == ("`write {effect}` with `job.effect.key`",)
+
+
+def test_what_was_refused_needs_no_name() -> None:
+    rows = [write_of("k"), nameless("write", outcome="failed")]
+    assert judge(events_table(rows), only=["INV-001"]).finding("INV-001").verdict == "holds"
+
+
+def test_an_event_without_a_job_could_be_what_seems_to_be_absent() -> None:
+    history = generate(1, 3, {1: "lost"})
+    first, last = (pick(row["at"] for row in history.rows) for pick in (min, max))
+    for at, verdict in ((first - S, "violated"), (last - S, "unknown"), (last + S, "violated")):
+        finding = judge(table([*history.rows, nameless("renew", at=at)])).finding("INV-005")
+        assert finding.verdict == verdict
+        assert ("does not say which job" in finding.witnesses[0].sentence) == (verdict == "unknown")
+    elsewhere = nameless("renew", at=last - S, schedule=1)
+    assert judge(table([*history.rows, elsewhere])).violated == ()
+    assert "INV-005" in judge_many(table([*history.rows, elsewhere]))[0].violated
+
+
+def test_a_run_without_a_job_lasts_to_its_end() -> None:
+    history = generate(1, 3, {1: "lost"})
+    first = min(row["at"] for row in history.rows)
+    for until, verdict in ((first - S, "violated"), (first + 60 * S, "unknown"), (None, "unknown")):
+        run = nameless("run", at=first - 2 * S, until=until, outcome="failed")
+        assert judge(table([*history.rows, run])).finding("INV-005").verdict == verdict
+
+
 def test_an_id_of_ours_cannot_be_taken(own: Invariant) -> None:
     with pytest.raises(InvariantError, match=r"id INV-001 is taken by .*INV-001\.sql"):
         judge(EVENTS.empty_table(), extra=[own(REFUNDS.replace("SHOP-1", "INV-001"))])

@@ -22,6 +22,8 @@ due AS (
     JOIN horizon USING (schedule)
     LEFT JOIN renewed USING (schedule, execution_id)
     WHERE horizon.ended > due_at
+        -- Of a lease without a job nobody knows what became of it.
+        AND lease.job_id IS NOT NULL
 ),
 late AS (
     SELECT due.*

@@ -95,7 +95,6 @@ stray_writes AS (
         AND write.execution_id IS NULL
     WHERE write.event = 'write'
         AND write.happened IS DISTINCT FROM FALSE
-        AND write.job_id IS NOT NULL
 ),
 outside_execution AS (
     SELECT
@@ -103,11 +102,11 @@ outside_execution AS (
         job_id,
         "at",
         [span_id] AS span_ids,
-        CASE WHEN position <= covered.until THEN 'violated' ELSE 'unknown' END AS verdict,
+        CASE WHEN position <= covered.until AND job_id IS NOT NULL THEN 'violated' ELSE 'unknown' END AS verdict,
         NULL::BIGINT AS absent_since,
         "at" AS absent_until,
         printf('Job %s: %s wrote effect %s outside any execution of the job that was recorded.',
-            job_id, actor(worker_id, attempt), coalesce(effect_key, '(unnamed)')) AS sentence
+            coalesce(job_id, '(unnamed)'), actor(worker_id, attempt), coalesce(effect_key, '(unnamed)')) AS sentence
     FROM stray_writes
     LEFT JOIN covered USING (schedule)
 ),

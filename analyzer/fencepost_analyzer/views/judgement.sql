@@ -3,13 +3,23 @@
 -- which was recorded with different contents shows only one of them, so it is unknown, too. This is the one place where
 -- gaps meet violations; NULL is "any" on either side.
 WITH touched AS (
-    SELECT DISTINCT claim.rowid AS row
+    SELECT claim.rowid AS row, min(holes.doubt) AS doubt
     FROM found AS claim
-    JOIN gaps
-        ON coalesce(gaps.producer = claim.absent_from, TRUE)
-        AND coalesce(gaps.since_unix_nano <= claim.absent_until, TRUE)
-        AND coalesce(gaps.until_unix_nano >= claim.absent_since, TRUE)
+    JOIN (
+        SELECT 'gapped' AS doubt, NULL AS schedule, producer, since_unix_nano AS since, until_unix_nano AS until
+        FROM gaps
+        UNION ALL
+        -- What was recorded, but nobody knows of which job, could be what a claim takes to be absent.
+        SELECT 'nameless' AS doubt, schedule, producer, "at" AS since, until
+        FROM nameless
+        WHERE lacks = 'job_id'
+    ) AS holes
+        ON coalesce(holes.schedule = claim.schedule, TRUE)
+        AND coalesce(holes.producer = claim.absent_from, TRUE)
+        AND coalesce(holes.since <= claim.absent_until, TRUE)
+        AND coalesce(holes.until >= claim.absent_since, TRUE)
     WHERE claim.polarity = '-' OR claim.absent_since IS NOT NULL OR claim.absent_until IS NOT NULL
+    GROUP BY claim.rowid
 ),
 contradicted AS (
     SELECT DISTINCT claim.rowid AS row
@@ -26,7 +36,7 @@ SELECT
     CASE
         WHEN found.verdict <> 'violated' THEN NULL
         WHEN contradicted.row IS NOT NULL THEN 'disputed'
-        WHEN touched.row IS NOT NULL THEN 'gapped'
+        ELSE touched.doubt
     END AS doubt,
     CASE WHEN doubt IS NULL THEN found.verdict ELSE 'unknown' END AS verdict,
     found.sentence

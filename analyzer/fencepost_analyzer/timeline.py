@@ -85,12 +85,19 @@ def suspects(report: Report) -> list[str]:
 def stories(case: Case, *, jobs: int | None = None, job: str | None = None, lines: int) -> tuple[list[Story], int]:
     """The stories of at most `jobs` jobs of a case (None: of those that witnesses name), these before the others, or
     of one `job` alone, each of at most `lines` lines; and how many jobs there are in all."""
+    job = _meant(case, job) if job is not None else None
     first = [job] if job is not None else suspects(case.report)
     most = len(first) if jobs is None or job is not None else jobs
     chosen, total = choose_jobs(case.connection, first, most)
     wanted = [one for one in chosen if job in (None, one[0])]
     since, marks = beginning(case.connection), marks_of(case.report)
     return tell(case.connection, wanted, since=since, marks=marks, most=lines), total
+
+
+def _meant(case: Case, job: str) -> str:
+    """The job of that id, or else the one that is shown so: what was escaped for a terminal is typed as it was read."""
+    names = {str(row[0]) for row in case.connection.execute("SELECT DISTINCT job_id FROM events").fetchall()}
+    return job if job in names else next((name for name in sorted(names) if text.safe(name, None) == job), job)
 
 
 def beginning(connection: duckdb.DuckDBPyConnection) -> int:

@@ -17,6 +17,12 @@ from fencepost_recorder.errors import ImportFailed, printable
 _CHUNK = 256 * 1024
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
+_OTHERS = {
+    _ZSTD: "zstd: decompress it first (zstd -d)",
+    b"\xfd7zX": "xz: decompress it first (xz -d)",
+    b"BZh": "bzip2: decompress it first (bzip2 -d)",
+    b"PK\x03\x04": "zip: take the files out of it first (unzip)",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +57,10 @@ class Source:
         self.compression = "gzip" if head.startswith(_GZIP) else "none"
         self._zip = zlib.decompressobj(31) if self.compression == "gzip" else None
         self._pending = b""
-        if head == _ZSTD:
+        other = next((how for magic, how in _OTHERS.items() if head.startswith(magic)), None)
+        if other is not None:
             self.close()
-            raise ImportFailed(f"{self.name} is compressed with zstd: decompress it first (zstd -d), then import it")
+            raise ImportFailed(f"{self.name} is compressed with {other}, then import it")
 
     def __enter__(self) -> Source:
         return self
@@ -164,7 +171,8 @@ def _open(path: Path, name: str) -> BinaryIO:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise ImportFailed(f"{name} cannot be read: {error.strerror}") from error
+        hint = "; standard input is not read, write it to a file first" if name == "-" else ""
+        raise ImportFailed(f"{name} cannot be read: {error.strerror}{hint}") from error
     except ValueError as error:
         raise ImportFailed(f"{name} is no file name") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):

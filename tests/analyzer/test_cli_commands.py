@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -381,3 +382,13 @@ def test_what_is_not_certain_is_marked_as_such() -> None:
     done = fencepost("show", "cut", "--jobs", "1", "--recordings", "own")
     assert "job second" in done.out
     assert re.search(r"never answered \(ConnectionLost\) +<- INV-001\?", done.out)
+
+
+def test_a_job_is_found_by_the_name_that_was_shown(here: Path) -> None:
+    """The next command that `check` names works, whatever letters the job's id is made of."""
+    checked = fencepost("check", "hostile")
+    (line,) = [line for line in checked.out.splitlines() if "show hostile" in line]
+    words = shlex.split(line.removeprefix("next:").strip())
+    shown = fencepost(*words[words.index("show") :])
+    assert (shown.code, shown.err) == (0, "")
+    assert here.exists()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import bz2
 import gzip
 import io
 import json
+import lzma
 import os
 import random
 from collections.abc import Callable
@@ -378,6 +380,8 @@ REFUSED: dict[str, tuple[Callable[[Spans], bytes], str]] = {
     "deep json": (lambda _: b'{"resourceSpans":' + b"[" * 200_000, "nested too deeply|not a single span"),
     "a deep line": (lambda _: b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b"\n", "not a single span|too deeply"),
     "all of it zstd": (lambda _: zstd(b"{}"), "decompress it first"),
+    "all of it xz": (lambda _: lzma.compress(b"{}"), r"xz: decompress it first \(xz -d\)"),
+    "all of it bzip2": (lambda _: bz2.compress(b"{}"), r"decompress it first \(bzip2 -d\)"),
     "an empty gzip": (lambda _: gzip.compress(b""), "is empty"),
 }
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
 from fencepost_recorder import shortcomings
@@ -39,12 +39,23 @@ class AttachedProcessor(RecordingSpanProcessor):
     """The processor of a process that did not ask for it; it marks what it recorded, for exporters to see."""
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Append the finished span, and mark it unless that failed."""
+        """Append the finished span, once, and mark it with whether that succeeded."""
+        if hasattr(span, _MARK):
+            return
         lost = self.lost
         super().on_end(span)
-        if self.lost == lost:
-            with suppress(AttributeError):
-                setattr(span, _MARK, True)
+        with suppress(AttributeError):
+            setattr(span, _MARK, self.lost == lost)
+
+
+class _EndsFirst(SpanProcessor):
+    """Stands before all other processors of a provider, to record and mark ends before an exporter sees them.
+
+    The processor itself stands behind them all, so that a start has the attributes that they put into it.
+    """
+
+    def __init__(self, processor: AttachedProcessor) -> None:
+        self.on_end = processor.on_end  # type: ignore[method-assign]
 
 
 def is_recorded(span: ReadableSpan) -> bool:
@@ -125,6 +136,11 @@ def _processor(provider: Any, folder: Path) -> AttachedProcessor:
 def _add(provider: Any, processor: AttachedProcessor) -> None:
     if not any(_same(other.folder, processor.folder) for other in _recording_processors(provider)):
         provider.add_span_processor(processor)
+        chain: Any = getattr(provider, "_active_span_processor", None)
+        # A list, or processors that work side by side, have no first: then an exporter may see a span unmarked.
+        if isinstance(getattr(chain, "_span_processors", None), tuple) and hasattr(chain, "_lock"):
+            with chain._lock:
+                chain._span_processors = (_EndsFirst(processor), *chain._span_processors)
 
 
 def _recording_processors(provider: Any) -> list[RecordingSpanProcessor]:

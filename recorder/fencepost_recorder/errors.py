@@ -52,6 +52,15 @@ class ImportFailed(RecorderError):
     """The files hold no OTLP traces."""
 
 
+class CommandNotStarted(RecorderError):
+    """The command could not be started. `code` is what shells and wrappers answer then: 127 not found, 126 not
+    executable."""
+
+    def __init__(self, message: str | None = None, *, code: int = 126) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 def printable(text: object, limit: int = 200) -> str:
     """Untrusted text made safe for a one-line message: no control characters, at most `limit` characters."""
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text)[:limit])

@@ -123,10 +123,12 @@ SET_BY_THE_PROGRAM = """
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
+    from fencepost_recorder.exporter import FencepostSpanExporter
     early = trace.get_tracer("scope")
     def set_up():
         provider = TracerProvider(resource=Resource({"service.name": "own"}))
         provider.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter()))
+        provider.add_span_processor(SimpleSpanProcessor(FencepostSpanExporter()))
         trace.set_tracer_provider(provider)
     if os.fork() == 0:
         set_up()
@@ -141,7 +143,8 @@ SET_BY_THE_PROGRAM = """
 def test_a_provider_that_the_program_sets_in_a_forked_child_takes_our_place(
     recordings: Path, instrumented: Instrumented
 ) -> None:
-    """As Celery's guides have it: the child's own provider is set without a warning, exports, and is recorded."""
+    """As Celery's guides have it: the child's own provider is set without a warning, exports, and is recorded, once
+    though it has an exporter of ours that is shown each span the moment it ends."""
     directory = begin(recordings, "own")
     done = instrumented(SET_BY_THE_PROGRAM, directory / "wal")
     assert (done.returncode, done.stderr) == (0, "")

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from fencepost_analyzer.cli import catalogue, demo, judging, postmortems, recordings, replaying, showing
+from fencepost_analyzer.cli import catalogue, demo, judging, postmortems, recording, recordings, replaying, showing
 from fencepost_analyzer.cli.options import Globals
 from fencepost_analyzer.cli.strict import StrictTyper
 from fencepost_analyzer.version import __version__
@@ -20,6 +20,7 @@ A flight recorder and crash lab for job queues.
 \b
   fencepost demo                  a crash, the proof, the policy that heals it: the whole story
   fencepost run FM-003            break a queue on purpose, on real processes, and record it
+  fencepost record -- COMMAND     run your own workers, and record them and all that befalls them
   fencepost list                  what has been recorded
   fencepost show latest           what happened, job by job
   fencepost check latest          which promises were broken, and the witnesses
@@ -48,6 +49,7 @@ def build() -> typer.Typer:
     app.callback(invoke_without_command=True)(root)
     app.command("demo", short_help="The whole story, in a few seconds.")(demo.demo)
     recordings.register(app)
+    recording.register(app)
     showing.register(app)
     judging.register(app)
     replaying.register(app)

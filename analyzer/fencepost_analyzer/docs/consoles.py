@@ -34,6 +34,7 @@ _DIFFERING = (
     (re.compile(r"[+-]?\d[\d,]*(?:\.\d+)? (?:ns|µs|ms|s|min)\b"), "TIME"),
     (re.compile(r"\b\d[\d,]*(?:\.\d+)? (?:B|kB|MB)\b"), "SIZE"),
     (re.compile(r"\b(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{12,64}\b…?|\b\d{16,}\b"), "ID"),
+    (re.compile(r"\bprocess \d+\b"), "process N"),
     # Which of two workers is the first to get a job, and under which of the queue's leases, is chance.
     (re.compile(r"-worker-\d+\b"), "-worker-N"),
     (re.compile(r"\blease \d+\b"), "lease N"),

@@ -1,0 +1,48 @@
+-- scope: fencepost.supervisor
+-- attributes: process.pid BIGINT, process.signal VARCHAR, fencepost.producers VARCHAR[]
+-- resource: host.name VARCHAR
+
+-- What `fencepost record` saw befall processes. A worker is known by the process that recorded it, as in other mappings
+-- that have nothing better: by the logs that it wrote, else by the process id that its spans' resource tells.
+-- The end of the span is when it was seen; between its start and its end is when it happened.
+-- `supervise` and `exit` are no events.
+WITH befallen AS (
+    SELECT
+        name AS event,
+        "process.pid" AS pid,
+        "process.signal" AS reason,
+        "fencepost.producers" AS producers,
+        TRY(start_time_unix_nano + duration_time_unix_nano) AS at,
+        "host.name" AS host,
+        producer, producer_seq, producer_end_seq, trace_id, span_id
+    FROM staged
+    WHERE name IN ('crash', 'pause', 'resume')
+),
+others AS (
+    SELECT DISTINCT
+        producer AS worker_id,
+        TRY_CAST(TRY(json_extract_string(resource_attributes, '$."process.pid"')) AS BIGINT) AS pid,
+        TRY(json_extract_string(resource_attributes, '$."host.name"')) AS host
+    FROM spans
+    WHERE scope_name IS DISTINCT FROM 'fencepost.supervisor'
+        AND EXISTS (FROM befallen WHERE producers IS NULL)
+),
+known AS (
+    SELECT span_id, unnest(producers) AS worker_id
+    FROM befallen
+    UNION
+    SELECT befallen.span_id, others.worker_id
+    FROM befallen
+    JOIN others
+        ON befallen.pid = others.pid
+        AND befallen.host = coalesce(others.host, befallen.host)
+    WHERE befallen.producers IS NULL
+)
+SELECT
+    event,
+    known.worker_id,
+    befallen.at,
+    'ok' AS outcome,
+    reason, host, producer, producer_seq, producer_end_seq, trace_id, befallen.span_id
+FROM befallen
+LEFT JOIN known USING (span_id)

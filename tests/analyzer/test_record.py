@@ -1,0 +1,338 @@
+"""`fencepost record`: a command is recorded with all that befalls it, and behaves as it would by itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from analyzer.lab import PROGRAM, fencepost, one_line
+
+from fencepost_recorder import open_recording, recover
+
+PATIENCE_S = 60
+TELLING = """
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    provider = TracerProvider()
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    provider.get_tracer("shop").start_span("sold").end()
+    provider.shutdown()
+"""
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Start `fencepost record` in an empty folder."""
+
+    def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+        streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": tmp_path}
+        command = [*PROGRAM, "record", *arguments]
+        return subprocess.Popen(command, start_new_session=True, **{**streams, **options})
+
+    return start
+
+
+def python(source: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-c", textwrap.dedent(source), *arguments]
+
+
+def rows(directory: Path, **where: Any) -> list[dict[str, Any]]:
+    """The spans of a recording that are as stated, in the order of their names."""
+    spans = open_recording(directory).spans().to_pylist()
+    return sorted(
+        (row for row in spans if all(row[key] == value for key, value in where.items())), key=lambda row: row["name"]
+    )
+
+
+def test_stdout_is_the_commands_and_what_fencepost_says_is_on_stderr(
+    record: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    """The command's output and exit code pass through; the report says what was recorded, and what to do next."""
+    out, err = record("--id", "told", "--", "sh", "-c", "echo mine; exit 7").communicate(timeout=PATIENCE_S)
+    assert out == "mine\n"
+    assert "recorded  told: 2 spans, no gaps\n" in err
+    assert "next:  " in err and "no spans of the command's own came" in err
+    assert [row["name"] for row in rows(tmp_path / "recordings" / "told")] == ["exit", "supervise"]
+
+
+def test_spans_that_are_sent_and_spans_that_are_recorded_meet_in_one_recording(
+    record: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    """What a program exports comes to the receiver, which the environment names; the report counts it."""
+    process = record("--id", "sent", "--json", "--", *python(TELLING))
+    out, err = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, out) == (0, "")
+    document = json.loads(err)
+    assert document["received"]["spans"] == 1
+    assert document["command"] == {
+        "exit_code": 0,
+        "signal": None,
+        "crashes": 0,
+        "killed": [],
+        "left": [],
+        "unwatched": 0,
+    }
+    assert document["missing"] == {"unsequenced": {"gaps": 1, "lost": None}}
+    assert [row["name"] for row in rows(tmp_path / "recordings" / "sent", scope_name="shop")] == ["sold"]
+
+
+def test_a_killed_process_is_named_and_the_report_can_be_a_file(
+    record: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    """Who was killed, by which signal, is said; `--report` writes the document beside."""
+    process = record("--id", "killed", "--report", "report.json", "--", "sh", "-c", "kill -9 $$")
+    _, err = process.communicate(timeout=PATIENCE_S)
+    report = json.loads((tmp_path / "report.json").read_text())
+    [killed] = report["command"]["killed"]
+    assert process.returncode == report["command"]["exit_code"] == 137
+    assert (killed["name"], killed["signal"]) == ("sh", "SIGKILL")
+    assert f"killed    sh (process {killed['pid']}) by SIGKILL\n" in err
+
+
+@pytest.mark.parametrize(("command", "code"), [("no-such-command", 127), ("/etc/passwd", 126)])
+def test_a_command_that_cannot_start_is_one_sentence_and_no_recording(
+    command: str, code: int, here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Not found is 127 and not executable 126, as shells and wrappers have it."""
+    done = fencepost("--recordings", here / "new", "record", "--", command)
+    assert (done.code, done.out) == (code, "")
+    assert one_line(done.err) and command in done.err
+    assert list((here / "new").iterdir()) == []
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "say what to record"),
+        (("--listen", "a", "b"), "at most one HOST:PORT"),
+        (("--listen", "127.0.0.1:http"), "is no address"),
+        (("--listen", "0.0.0.0:0"), "certificate"),
+        (("--listen", "--tls-cert", "x"), "go together"),
+        (("--token-file", "x", "--", "true"), "--listen"),
+        (("--grace", "-1", "--", "true"), "--grace"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_a_sentence_and_leaves_no_recording(
+    arguments: tuple[str, ...], said: str, here: Path
+) -> None:
+    """A wrong option is exit code 2, one sentence, and no folder."""
+    done = fencepost("--recordings", here / "new", "record", *arguments)
+    assert (done.code, done.out) == (2, "")
+    assert one_line(done.err) and said in done.err
+    assert not (here / "new").exists() or list((here / "new").iterdir()) == []
+
+
+def test_the_environment_names_the_receiver_and_leaves_the_rest_alone(
+    record: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    """Traces go to the receiver; metrics and logs stay with the collector that was chosen; PYTHONPATH is untouched."""
+    names = ("TRACES_ENDPOINT", "TRACES_PROTOCOL", "TRACES_HEADERS", "ENDPOINT", "PROTOCOL")
+    source = f"""
+        import json, os
+        kept = [os.environ.get("OTEL_EXPORTER_OTLP_" + name) for name in {names}]
+        print(json.dumps([*kept, *map(os.environ.get, ("OTEL_METRICS_EXPORTER", "PYTHONPATH", "FENCEPOST_WAL"))]))
+    """
+    chosen = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://tracing:4317",
+        "OTEL_EXPORTER_OTLP_TRACES_HEADERS": "key=secret",
+        "PYTHONPATH": "/somewhere",
+    }
+    for given in ({}, chosen):
+        process = record("--", *python(source), env={**os.environ, **given})
+        traces, protocol, headers, endpoint, _, metrics, path, wal = json.loads(
+            process.communicate(timeout=PATIENCE_S)[0]
+        )
+        assert traces.startswith("http://127.0.0.1:") and traces.endswith("/v1/traces")
+        assert (protocol, headers) == ("http/protobuf", None)
+        assert endpoint == given.get("OTEL_EXPORTER_OTLP_ENDPOINT", traces.removesuffix("/v1/traces"))
+        assert metrics == (None if given else "none")
+        assert path == given.get("PYTHONPATH", os.environ.get("PYTHONPATH"))
+        assert Path(wal).parent.parent == tmp_path / "recordings"
+
+
+def test_a_killed_fencepost_leaves_a_recording_that_seal_finishes(
+    record: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    """SIGKILL of fencepost itself: the command runs on, and what was recorded can be sealed."""
+    process = record(
+        "--id",
+        "left",
+        "--",
+        *python("import sys; print('on', flush=True); sys.stdin.readline()"),
+        stdin=subprocess.PIPE,
+    )
+    assert process.stdout is not None and process.stdin is not None
+    assert process.stdout.readline() == "on\n"
+    process.kill()
+    process.wait()
+    process.communicate(timeout=PATIENCE_S)
+    recording = recover(tmp_path / "recordings" / "left", tool_version="test")
+    assert [(row["name"], row["duration_time_unix_nano"]) for row in recording.spans().to_pylist()] == [
+        ("supervise", None)
+    ]
+
+
+# On a terminal
+
+TAKE_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
+class Shell:
+    """An interactive bash with job control on a terminal of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._ours, theirs = pty.openpty()
+        env = {**os.environ, "PS1": "prompt> ", "TERM": "dumb", "LC_ALL": "C.UTF-8"}
+        self._bash = subprocess.Popen(
+            [sys.executable, "-c", TAKE_TERMINAL, "bash", "--norc", "--noprofile", "-i"],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            cwd=folder,
+            env=env,
+            start_new_session=True,
+        )
+        os.close(theirs)
+        self.shown = ""
+        self.await_("prompt> ")
+
+    def type(self, keys: str) -> None:
+        os.write(self._ours, keys.encode())
+
+    def await_(self, word: str) -> str:
+        """Wait until the terminal shows this, and take everything up to it."""
+        deadline = time.monotonic() + PATIENCE_S
+        while word not in self.shown:
+            assert select.select([self._ours], [], [], max(0.0, deadline - time.monotonic()))[0], self.shown
+            self.shown += os.read(self._ours, 65_536).decode(errors="replace")
+        before, _, self.shown = self.shown.partition(word)
+        return before
+
+    def close(self) -> None:
+        os.close(self._ours)
+        self._bash.wait(PATIENCE_S)
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    (tmp_path / "record").write_text(f'#!/bin/sh\nexec {" ".join(map(_quoted, PROGRAM))} record "$@"\n')
+    (tmp_path / "record").chmod(0o700)
+    made = Shell(tmp_path)
+    yield made
+    made.close()
+
+
+def _quoted(word: str) -> str:
+    return f"'{word}'"
+
+
+def test_ctrl_c_reaches_the_command_once_and_then_the_recording_is_sealed(shell: Shell, tmp_path: Path) -> None:
+    """The terminal interrupts the command itself; fencepost adds nothing, and seals, also when interrupted again."""
+    (tmp_path / "count.py").write_text(
+        "import signal, sys, time\n"
+        "got = []\n"
+        "signal.signal(signal.SIGINT, lambda *_: got.append(1))\n"
+        "print('rea' + 'dy', flush=True)\n"
+        "while not got: time.sleep(0.01)\n"
+        "time.sleep(0.3)\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "print('interr' + 'upted', len(got), flush=True)\n"
+        "sys.exit(7)\n"
+    )
+    shell.type(f"./record --id once -- {sys.executable} count.py; echo co''de $?\n")
+    shell.await_("ready")
+    shell.type("\x03")
+    shell.await_("interrupted 1")
+    shell.type("\x03\x03")
+    shell.await_("recorded  once")
+    shell.await_("code 7")
+    assert open_recording(tmp_path / "recordings" / "once").manifest.spans == 2
+
+
+def test_ctrl_z_stops_the_job_and_fg_continues_it(shell: Shell, tmp_path: Path) -> None:
+    """To the shell it is one job: stopped as a whole, continued as a whole, its input its own; both are told."""
+    shell.type("./record --id paused -- sh -c 'echo rea''dy; read line; echo got $line'\n")
+    shell.await_("ready")
+    shell.type("\x1a")
+    shell.await_("Stopped")
+    shell.await_("prompt> ")
+    shell.type("fg\n")
+    shell.await_("record")
+    shell.type("hello\n")
+    shell.await_("got hello")
+    shell.await_("recorded  paused")
+    told = [row["name"] for row in rows(tmp_path / "recordings" / "paused")]
+    assert told == ["exit", "pause", "resume", "supervise"]
+    shell.type("echo co''de $?\n")
+    shell.await_("code 0")
+
+
+def test_in_a_pipe_both_sides_have_the_terminal(shell: Shell) -> None:
+    """`fencepost record … | reader` is one job: the reader may read from the terminal."""
+    shell.type("./record -- echo first | { cat; read line </dev/tty; echo se''cond $line; }\n")
+    shell.await_("first")
+    shell.type("input\n")
+    shell.await_("second input")
+
+
+# Listening
+
+
+def listening(process: subprocess.Popen[str]) -> str:
+    """The address over HTTP that the process says."""
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    assert line.startswith("listening on http://"), line
+    return line.split()[2].removesuffix(";")
+
+
+def test_listening_takes_traces_until_it_is_told_to_end(
+    record: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    """`--listen` says where, answers an OTLP request, and on SIGTERM seals what came."""
+    process = record("--id", "heard", "--json", "--grpc-port", "0", "--listen", "127.0.0.1:0")
+    address = listening(process)
+    span = {"traceId": "ab" * 16, "spanId": "cd" * 8, "name": "sold", "startTimeUnixNano": "1", "endTimeUnixNano": "2"}
+    body = json.dumps({"resourceSpans": [{"scopeSpans": [{"scope": {"name": "shop"}, "spans": [span]}]}]}).encode()
+    request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
+        assert answer.status == 200
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, err) == (0, "")
+    assert json.loads(out)["received"]["spans"] == 1
+    assert [row["name"] for row in rows(tmp_path / "recordings" / "heard")] == ["sold"]
+
+
+def test_a_port_that_is_taken_is_one_sentence_and_no_recording(
+    record: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    """Two receivers on one port: the second says so."""
+    first = record("--id", "first", "--grpc-port", "0", "--listen", "127.0.0.1:0")
+    port = listening(first).split(":")[2].split("/")[0]
+    second = record("--id", "second", "--grpc-port", "0", "--listen", f"127.0.0.1:{port}")
+    _, err = second.communicate(timeout=PATIENCE_S)
+    assert second.returncode == 2 and one_line(err) and port in err
+    assert not (tmp_path / "recordings" / "second").exists()
+    first.send_signal(signal.SIGINT)
+    out, _ = first.communicate(timeout=PATIENCE_S)
+    assert first.returncode == 0 and out.startswith("recorded  first: no spans, ")

@@ -1,57 +1,72 @@
-"""Logs in, rows and gaps out: starts and ends are joined, duplicates removed, and whatever is missing is named.
+"""Segments in, rows and gaps out: starts and ends are joined, and whatever is missing is named.
 
-Memory holds the spans that are open (started, not yet ended), one row group, and 8 bytes for each frame: the logs
-are read twice, first for the span ids alone, to learn which come up more than once. Only those few are compared by
-content; everything else streams through.
+A unit is some segments that are converted together; what is found in it is a function of their bytes alone. Frames are
+taken out of the log by hand and their spans scanned by hand (`scanning.py`); what is not of the usual kind, frame or
+span, goes the careful way, which is slower by an order of magnitude and has the last word.
+
+Memory holds a window of one file, one batch of rows, and the halves of spans that are open.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from array import array
-from collections.abc import Iterator
-from contextlib import suppress
+import struct
+import zlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
 from fencepost_recorder import left_out
-from fencepost_recorder.accounts import IMPORT_KIND, RECEIVER_KIND, SegmentAccount, durability_of, settle
+from fencepost_recorder.accounts import IMPORT_KIND, RECEIVER_KIND, SegmentAccount
+from fencepost_recorder.columns import Batch, Columns
+from fencepost_recorder.fragments import Fragments
 from fencepost_recorder.gaps import CAUSES, Gap, Gaps
 from fencepost_recorder.logs import Log
-from fencepost_recorder.manifest import Producer
+from fencepost_recorder.loose import IDS_BYTES, Half, is_key, join
+from fencepost_recorder.requests import RequestScope, scopes_of
 from fencepost_recorder.rows import Origin, Place, attributes_of, origin_of, parsed, row_of
-from fencepost_recorder.wal import Frame, FrameType
+from fencepost_recorder.scanning import Scan, scanner
+from fencepost_recorder.wal import FRAME_OVERHEAD_BYTES, MAX_SEQUENCE, Frame, FrameType, LogReader
 
-_IDS_BYTES = 28
-_SPAN_TYPES = frozenset({FrameType.START, FrameType.END, FrameType.WHOLE})
-_UNSEQUENCED = {
-    IMPORT_KIND: ("imported: a file carries no sequence, so losses cannot be seen", "imported"),
-    RECEIVER_KIND: ("received: a client numbers nothing, so what it never sent cannot be seen", "received"),
-}
+_FRAME = struct.Struct("<IIBQQQ").unpack_from
+_SEQUENCE = struct.Struct("<Q").unpack_from
+_START, _END, _WHOLE = int(FrameType.START), int(FrameType.END), int(FrameType.WHOLE)
+_REQUEST = int(FrameType.REQUEST)
+_MAX_SCOPES = 4096
 _UNKNOWN_ORIGIN = origin_of(ResourceSpans(), ScopeSpans())
+_crc32 = zlib.crc32
 
 
-class Sink(Protocol):
-    """What takes the rows."""
+@dataclass(slots=True)
+class Found:
+    """What was found in a unit besides rows.
 
-    def add(self, row: tuple[Any, ...], size: int) -> None:
-        """Take one row, which stands for about `size` bytes."""
+    `starts` and `ends` are halves of spans without the other half; `told` counts the spans of producers that only
+    others tell of, by (producer, kind of log); `sampled` and `around` hold gaps that are told once, however many
+    segments say it.
+    """
+
+    accounts: list[SegmentAccount] = field(default_factory=list)
+    gaps: Gaps = field(default_factory=Gaps)
+    starts: list[Half] = field(default_factory=list)
+    ends: list[Half] = field(default_factory=list)
+    told: dict[tuple[str, str], int] = field(default_factory=dict)
+    sampled: dict[str, Gap] = field(default_factory=dict)
+    around: dict[tuple[str, str], Gap] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class _Started:
-    producer: str
-    sequence: int
-    time_unix_nano: int
-    payload: bytes
-    origin: Origin
+def producer_of(resource_attributes: dict[str, Any]) -> str:
+    """The name of an imported or received span's producer: service.instance.id, else service, host, pid as known."""
+    instance = resource_attributes.get("service.instance.id")
+    if instance not in (None, ""):
+        return str(instance)[:256]
+    keys = ("service.namespace", "service.name", "host.name", "process.pid")
+    parts = [str(resource_attributes[key]) for key in keys if resource_attributes.get(key) not in (None, "")]
+    return ("/".join(parts) or "unknown")[:256]
 
 
 @dataclass(slots=True)
@@ -68,122 +83,186 @@ class _Source:
         """Whether its spans were told by others, whose names only their resources say."""
         return self.account.kind in (IMPORT_KIND, RECEIVER_KIND)
 
-
-@dataclass(slots=True)
-class Converted:
-    """What a conversion found besides the rows."""
-
-    gaps: Gaps
-    producers: list[Producer]
-    duplicates: int
-    created_unix_nano: int | None
+    def origin(self, ref: int) -> tuple[Origin, str]:
+        """What the SCOPE frame of that number says, and whose spans refer to it."""
+        return self.origins.get(ref) or (_UNKNOWN_ORIGIN, self.log.producer)
 
 
-def convert(logs: list[Log], sink: Sink) -> Converted:
-    """Read the logs and give every span, as a row, to `sink`. Raises StorageError when a log cannot be read."""
-    conversion = _Conversion(_repeated_ids(logs), sink)
-    for _, segments in groupby(logs, key=lambda log: log.producer):
-        accounts = [conversion.read(log) for log in segments]
-        if accounts[0].kind != IMPORT_KIND:
-            conversion.producers.append(settle(accounts, conversion.gaps))
-    conversion.never_ended()
-    conversion.unsequenced()
-    started = [log.header.started_unix_nano for log in logs if log.header is not None]
-    producers = sorted(conversion.producers, key=lambda one: one.producer)
-    return Converted(conversion.gaps, producers, conversion.duplicates, min(started, default=None))
+class Conversion:
+    """Converts segments; gives the rows, in batches, to `sink`. `careful`: everything goes the careful way."""
 
-
-def producer_of(resource_attributes: dict[str, Any]) -> str:
-    """The name of an imported or received span's producer: service.instance.id, else service, host, pid as known."""
-    instance = resource_attributes.get("service.instance.id")
-    if instance not in (None, ""):
-        return str(instance)[:256]
-    keys = ("service.namespace", "service.name", "host.name", "process.pid")
-    parts = [str(resource_attributes[key]) for key in keys if resource_attributes.get(key) not in (None, "")]
-    return ("/".join(parts) or "unknown")[:256]
-
-
-def _ids(payload: bytes) -> bytes | None:
-    """Trace and span id of an encoded span: the recorder always writes them first."""
-    if payload[:2] != b"\x0a\x10" or payload[18:20] != b"\x12\x08" or len(payload) < _IDS_BYTES:
-        return None
-    return payload[2:18] + payload[20:_IDS_BYTES]
-
-
-def _repeated_ids(logs: list[Log]) -> set[int]:
-    """Hashes of the span ids that start, or end, more than once."""
-    starts, ends = array("q"), array("q")
-    for log in logs:
-        reader = log.open()
-        with reader.stream:
-            for frame in reader.frames() if log.header is not None else ():
-                for key in _keys(frame):
-                    if frame.type is not FrameType.END:
-                        starts.append(hash(key))
-                    if frame.type is not FrameType.START:
-                        ends.append(hash(key))
-    return _repeated(starts) | _repeated(ends)
-
-
-def _keys(frame: Frame) -> Iterator[bytes]:
-    """The ids of a frame's spans."""
-    if frame.type in _SPAN_TYPES:
-        key = _ids(frame.payload)
-        if key is not None:
-            yield key
-    elif frame.type is FrameType.REQUEST:
-        with suppress(ValueError):
-            for resource in parsed(ExportTraceServiceRequest, frame.payload).resource_spans:
-                for scope in resource.scope_spans:
-                    yield from (span.trace_id + span.span_id for span in scope.spans)
-
-
-def _repeated(hashes: array[int]) -> set[int]:
-    if not hashes:
-        return set()
-    values = pa.Array.from_buffers(pa.int64(), len(hashes), [None, pa.py_buffer(hashes)])
-    counts = pc.value_counts(values)
-    return set(counts.filter(pc.greater(counts.field("counts"), 1)).field("values").to_pylist())
-
-
-class _Conversion:
-    def __init__(self, repeated: set[int], sink: Sink) -> None:
-        self.gaps = Gaps()
-        self.producers: list[Producer] = []
-        self.duplicates = 0
-        self._repeated = repeated
+    def __init__(self, sink: Callable[[Batch], None], *, careful: bool = False) -> None:
+        self.found = Found()
         self._sink = sink
-        self._open: dict[bytes, list[_Started]] = {}
-        self._seen: dict[bytes, set[bytes]] = {}
-        self._told: dict[tuple[str, str], int] = {}
-        self._sampled: set[str] = set()
-        self._around: set[int] = set()
+        self._careful = careful
+        self._columns = Columns()
+        self._fragments = Fragments()
+        self._scan: Scan = scanner(self._columns, self._fragments)
+        # Of the producer whose log is read: its starts without an end so far, by the encoded ids.
+        self._open: dict[bytes, list[Half]] = {}
+        self._scopes: dict[tuple[bytes, bytes], tuple[Origin, str]] = {}
 
-    def read(self, log: Log) -> SegmentAccount:
-        """Read one segment to its end."""
+    def read(self, logs: Iterable[Log]) -> None:
+        """Read segments to their ends, those of one producer one after the other. Raises StorageError."""
+        for _, segments in groupby(logs, key=lambda log: log.producer):
+            self.found.accounts += [self._segment(log) for log in segments]
+            left = (half for halves in self._open.values() for half in halves)
+            self.found.starts += sorted(left, key=lambda half: half.sequence)
+            self._open.clear()
+
+    def join(self, starts: Iterable[Half], ends: Iterable[Half]) -> None:
+        """Add the spans that these halves are, once it is known that there are no others of them."""
+        for one in join(starts, ends):
+            half = one.half
+            self._care(half.payload, half.origin, one.place, told=False)
+            self._drain()
+
+    def finish(self) -> None:
+        """Give away the last rows."""
+        if len(self._columns):
+            self._sink(self._columns.take())
+
+    def _drain(self) -> None:
+        if self._columns.full:
+            self._sink(self._columns.take())
+            self._fragments.forget()
+
+    def _segment(self, log: Log) -> SegmentAccount:
         source = _Source(log, SegmentAccount.of(log))
         reader = log.open()
         with reader.stream:
-            for frame in reader.frames() if log.header is not None else ():
+            while log.header is not None:
+                if not self._careful:
+                    self._quickly(source, reader)
+                self._drain()
+                frame = reader.next()
+                if frame is None:
+                    break
                 source.account.frames += frame.type is not FrameType.NEXT
                 self._frame(source, frame)
         source.account.finish(reader)
         return source.account
 
-    def never_ended(self) -> None:
-        """The spans that are still open when every log is read: the evidence of a crash."""
-        for key, stack in self._open.items():
-            for started in stack:
-                place = Place(started.producer, started.sequence, None, started.time_unix_nano)
-                self._emit(key, started.payload, started.origin, place, told=False)
-        self._open.clear()
+    def _quickly(self, source: _Source, reader: LogReader) -> None:
+        """Take frames out of the reader's window for as long as they are of the usual kind."""
+        data, begun = reader.window()
+        view, last_head = memoryview(data), len(data) - FRAME_OVERHEAD_BYTES
+        carried, told, scan = self._open, source.told, self._scan
+        heed = source.log.producer not in self.found.sampled
+        opened: dict[bytes, int] = {}
+        contexts: dict[int, int] = {}
+        at, due, last = begun, reader.next_sequence, reader.last_time_unix_nano or 0
+        # One loop, for a call a frame would cost as much as the frame.
+        while at <= last_head:
+            checksum, size, kind, sequence, time, ref = _FRAME(data, at)
+            begin = at + FRAME_OVERHEAD_BYTES
+            stop = begin + size
+            if sequence != due or stop > len(data) or _crc32(view[at + 4 : stop]) != checksum or time > MAX_SEQUENCE:
+                break
+            if kind == _START:
+                key = data[begin : begin + IDS_BYTES]
+                if told or size < IDS_BYTES or key in carried or opened.setdefault(key, at) != at:
+                    break
+            elif kind == _END:
+                key = data[begin : begin + IDS_BYTES]
+                started = opened.pop(key, None)
+                start = _SEQUENCE(data, started + 9)[0] if started is not None else self._carried(key)
+                if start is None:
+                    break
+                context = contexts.get(ref)
+                if context is None:
+                    context = contexts[ref] = self._columns.context(*source.origin(ref))
+                if not scan(data, begin, stop, context, start, sequence, time, heed, heed):
+                    if started is not None and not is_key(key):
+                        opened[key] = started
+                        break
+                    place = Place(source.log.producer, start, sequence, time)
+                    self._care(data[begin:stop], source.origin(ref)[0], place, told=False)
+            elif not told or not self._told_quickly(source, data, begin, stop, (kind, sequence, time, ref), contexts):
+                break
+            at, last = stop, time
+            due += 1
+        for started in opened.values():
+            self._carry(source, data, started)
+        self._columns.size += at - begun
+        source.account.frames += due - reader.next_sequence
+        if at > begun:
+            reader.passed(at, due, last)
 
-    def unsequenced(self) -> None:
-        """Nothing numbers what a file or a client should have told, so nobody can know what is missing."""
-        for (producer, kind), spans in self._told.items():
-            detail, ended = _UNSEQUENCED[kind]
-            self.gaps.add(Gap("unsequenced", producer, detail=detail))
-            self.producers.append(Producer(producer, None, None, None, spans, None, ended, durability_of(kind)))
+    def _carried(self, key: bytes) -> int | None:
+        """Take the start of a span that began before the window; its number."""
+        halves = self._open.get(key)
+        if halves is None or not is_key(key):
+            return None
+        half = halves.pop(0)
+        if not halves:
+            del self._open[key]
+        return half.sequence
+
+    def _carry(self, source: _Source, data: bytes, at: int) -> None:
+        """Keep a start whose end is not within the window."""
+        _, size, _, sequence, time, ref = _FRAME(data, at)
+        payload = data[at + FRAME_OVERHEAD_BYTES : at + FRAME_OVERHEAD_BYTES + size]
+        half = Half(source.log.producer, sequence, time, payload, source.origin(ref)[0])
+        self._open.setdefault(half.key, []).append(half)
+
+    def _told_quickly(
+        self,
+        source: _Source,
+        data: bytes,
+        begin: int,
+        stop: int,
+        head: tuple[int, int, int, int],
+        contexts: dict[int, int],
+    ) -> bool:
+        kind, sequence, time, ref = head
+        if kind == _REQUEST:
+            try:
+                scopes = scopes_of(data, begin, stop)
+            except (ValueError, IndexError):
+                return False
+            self._request(source, data, scopes, time, ref)
+            return True
+        if kind != _WHOLE:
+            return False
+        origin, producer = source.origin(ref)
+        context = contexts.get(ref)
+        if context is None:
+            context = contexts[ref] = self._columns.context(origin, producer)
+        heed = producer not in self.found.sampled
+        self._count(source, producer, 1)
+        if not self._scan(data, begin, stop, context, sequence, sequence, time, False, heed):
+            self._care(data[begin:stop], origin, Place(producer, sequence, sequence, time), told=True)
+        return True
+
+    def _request(self, source: _Source, data: bytes, scopes: list[RequestScope], time: int, ordinal: int) -> None:
+        for one in scopes:
+            origin, producer = self._scope_of(one)
+            context = self._columns.context(origin, producer)
+            heed = producer not in self.found.sampled
+            self._count(source, producer, len(one.spans))
+            for begin, stop in one.spans:
+                if self._careful or not self._scan(data, begin, stop, context, ordinal, ordinal, time, False, heed):
+                    self._care(data[begin:stop], origin, Place(producer, ordinal, ordinal, time), told=True)
+                ordinal += 1
+
+    def _scope_of(self, one: RequestScope) -> tuple[Origin, str]:
+        key = (one.resource, one.scope)
+        found = self._scopes.get(key)
+        if found is None:
+            resource, scope = parsed(ResourceSpans, one.resource), parsed(ScopeSpans, one.scope)
+            producer = producer_of(attributes_of(resource.resource.attributes))
+            if len(self._scopes) >= _MAX_SCOPES:
+                self._scopes.clear()
+            found = self._scopes[key] = (origin_of(resource, scope), producer)
+            self._dropped_around(resource, scope, producer)
+        return found
+
+    def _count(self, source: _Source, producer: str, spans: int) -> None:
+        key = (producer, source.account.kind)
+        self.found.told[key] = self.found.told.get(key, 0) + spans
+
+    # The careful way.
 
     def _frame(self, source: _Source, frame: Frame) -> None:
         try:
@@ -194,10 +273,11 @@ class _Conversion:
             elif frame.type is FrameType.NOTE:
                 self._note(source, frame)
             elif frame.type is FrameType.REQUEST:
-                self._request(source, frame)
-            elif frame.type in _SPAN_TYPES:
+                scopes = scopes_of(frame.payload, 0, len(frame.payload))
+                self._request(source, frame.payload, scopes, frame.time_unix_nano, frame.ref)
+            elif frame.type not in (FrameType.CLOSE, FrameType.NEXT):
                 self._span_frame(source, frame)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
             self._poison(source, frame, str(error))
 
     def _scope(self, source: _Source, frame: Frame) -> None:
@@ -218,106 +298,66 @@ class _Conversion:
             if bounds in source.account.noted:
                 return  # told twice, when a signal handler told it at the same moment
             source.account.noted.append(bounds)
-        self.gaps.add(gap)
+        self.found.gaps.add(gap)
 
     def _span_frame(self, source: _Source, frame: Frame) -> None:
-        key = _ids(frame.payload)
-        if key is None:
-            raise ValueError("it does not start with its ids")
-        origin, producer = source.origins.get(frame.ref, (_UNKNOWN_ORIGIN, source.log.producer))
+        origin, producer = source.origin(frame.ref)
+        half = Half(producer, frame.sequence, frame.time_unix_nano, frame.payload, origin)
         if frame.type is FrameType.START:
-            started = _Started(producer, frame.sequence, frame.time_unix_nano, frame.payload, origin)
-            self._open.setdefault(key, []).append(started)
+            # What is wrong with it matters only if it never ends.
+            if source.told:
+                self.found.starts.append(half)
+            else:
+                self._open.setdefault(half.key, []).append(half)
             return
+        if not is_key(frame.payload) and not source.told:
+            raise ValueError("it does not start with its ids")
+        place = Place(producer, frame.sequence, frame.sequence, frame.time_unix_nano)
         if frame.type is FrameType.WHOLE:
             if source.told:
-                self._count(producer, source)
-            place = Place(producer, frame.sequence, frame.sequence, frame.time_unix_nano)
+                self._count(source, producer, 1)
         else:
-            place = self._joined(key, producer, frame)
-        self._emit(key, frame.payload, origin, place, told=source.told)
+            start = self._carried(half.key) if not source.told else None
+            if start is None:
+                self.found.ends.append(half)
+                return
+            place = Place(producer, start, frame.sequence, frame.time_unix_nano)
+        self._care(frame.payload, origin, place, told=source.told)
 
-    def _request(self, source: _Source, frame: Frame) -> None:
-        ordinal = frame.ref
-        for resource in parsed(ExportTraceServiceRequest, frame.payload).resource_spans:
-            producer = producer_of(attributes_of(resource.resource.attributes))
-            for scope in resource.scope_spans:
-                origin = origin_of(resource, scope)
-                self._dropped_around(resource, scope, producer)
-                for span in scope.spans:
-                    place = Place(producer, ordinal, ordinal, frame.time_unix_nano)
-                    ordinal += 1
-                    self._count(producer, source)
-                    key, payload = span.trace_id + span.span_id, span.SerializeToString(deterministic=True)
-                    self._emit(key, payload, origin, place, told=True)
-
-    def _count(self, producer: str, source: _Source) -> None:
-        key = (producer, source.account.kind)
-        self._told[key] = self._told.get(key, 0) + 1
-
-    def _joined(self, key: bytes, producer: str, frame: Frame) -> Place:
-        """The place of a span that ends here: its own process's start, else any (as after a fork), else none."""
-        stack = self._open.get(key)
-        if not stack:
-            return Place(producer, None, frame.sequence, frame.time_unix_nano)
-        index = next((i for i, one in enumerate(stack) if one.producer == producer), 0)
-        started = stack.pop(index)
-        if not stack:
-            del self._open[key]
-        end = frame.sequence if started.producer == producer else None
-        return Place(started.producer, started.sequence, end, frame.time_unix_nano)
-
-    def _emit(self, key: bytes, payload: bytes, origin: Origin, place: Place, *, told: bool) -> None:
+    def _care(self, payload: bytes, origin: Origin, place: Place, *, told: bool) -> None:
         try:
+            if not is_key(payload) and not told:
+                raise ValueError("it does not start with its ids")
             span = parsed(Span, payload)
             row = row_of(span, origin, place)
         except ValueError as error:
             sequence = place.start_seq if place.start_seq is not None else place.end_seq
             when = place.received_unix_nano
             detail = f"a span could not be read: {error}"
-            self.gaps.add(Gap("poison_span", place.producer, sequence, sequence, when, when, 1, detail))
-            return
-        if hash(key) in self._repeated and not self._is_new(key, payload, span, place):
+            self.found.gaps.add(Gap("poison_span", place.producer, sequence, sequence, when, when, 1, detail))
             return
         self._left_out(span, place, told)
-        self._sink.add(row, len(payload))
-
-    def _is_new(self, key: bytes, payload: bytes, span: Span, place: Place) -> bool:
-        digest = hashlib.blake2b(payload, digest_size=16).digest()
-        known = self._seen.setdefault(key, set())
-        if digest in known:
-            self.duplicates += 1
-            return False
-        if known:
-            detail = f"span {key[16:].hex()} of trace {key[:16].hex()} was recorded twice, with different content"
-            self.gaps.add(self._gap_of("conflicting_duplicate", span, place, None, detail))
-        known.add(digest)
-        return True
+        self._columns.add(row, origin, len(payload))
 
     def _left_out(self, span: Span, place: Place, told: bool) -> None:
         for cause, count, detail in left_out.dropped(span):
-            self.gaps.add(self._gap_of(cause, span, place, count, detail))
-        if place.producer not in self._sampled and (why := left_out.sampling(span, told)):
+            until = span.end_time_unix_nano or None
+            first = place.start_seq if place.start_seq is not None else place.end_seq
+            last = place.end_seq if place.end_seq is not None else place.start_seq
+            self.found.gaps.add(
+                Gap(cause, place.producer, first, last, span.start_time_unix_nano, until, count, detail)
+            )
+        if place.producer not in self.found.sampled and (why := left_out.sampling(span, told)):
             # Once, and without bounds: whatever else this producer did may have been left out.
-            self._sampled.add(place.producer)
-            self.gaps.add(Gap("sampled", place.producer, detail=why))
+            self.found.sampled[place.producer] = Gap("sampled", place.producer, detail=why)
 
     def _dropped_around(self, resource: ResourceSpans, scope: ScopeSpans, producer: str) -> None:
         count, detail = left_out.dropped_around(resource, scope)
-        if not count:
-            return
-        # A producer says it in each of its segments, and a client in each of its requests.
-        who = (resource.resource, scope.scope)
-        key = hash((producer, *(one.SerializeToString(deterministic=True) for one in who)))
-        if key not in self._around:
-            self._around.add(key)
-            self.gaps.add(Gap("dropped_attributes", producer, lost=count, detail=detail))
-
-    def _gap_of(self, cause: str, span: Span, place: Place, lost: int | None, detail: str) -> Gap:
-        until = span.end_time_unix_nano or None
-        first = place.start_seq if place.start_seq is not None else place.end_seq
-        last = place.end_seq if place.end_seq is not None else place.start_seq
-        return Gap(cause, place.producer, first, last, span.start_time_unix_nano, until, lost, detail)
+        if count:
+            # A producer says it in each of its segments, and a client in each of its requests.
+            who = b"".join(one.SerializeToString(deterministic=True) for one in (resource.resource, scope.scope))
+            key = (producer, hashlib.blake2b(who, digest_size=16).hexdigest())
+            self.found.around[key] = Gap("dropped_attributes", producer, lost=count, detail=detail)
 
     def _poison(self, source: _Source, frame: Frame, why: str) -> None:
         when, number = frame.time_unix_nano, frame.sequence
@@ -325,6 +365,6 @@ class _Conversion:
         if frame.type is FrameType.REQUEST:
             # Of a whole request nobody knows whose it was, how much it held and when that was.
             detail += f" (number {number} of {source.log.producer})"
-            self.gaps.add(Gap("poison_span", until_unix_nano=when, detail=detail))
+            self.found.gaps.add(Gap("poison_span", until_unix_nano=when, detail=detail))
         else:
-            self.gaps.add(Gap("poison_span", source.log.producer, number, number, when, when, 1, detail))
+            self.found.gaps.add(Gap("poison_span", source.log.producer, number, number, when, when, 1, detail))

@@ -27,6 +27,7 @@ CAUSES = (
     "poison_span",
 )
 MAX_ROWS_PER_CAUSE = 256
+_SEVERAL = "several: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,14 @@ class Gaps:
         else:
             rows[-1] = _merged(rows[-1], gap)
 
+    def remove(self, gap: Gap) -> None:
+        """Take back a gap that was noted; of several that were merged, what it lost."""
+        rows = self._rows.get((gap.producer, gap.cause), [])
+        if gap in rows:
+            rows.remove(gap)
+        elif rows and rows[-1].detail.startswith(_SEVERAL) and rows[-1].lost is not None and gap.lost is not None:
+            rows[-1] = replace(rows[-1], lost=max(rows[-1].lost - gap.lost, 1))
+
     def __iter__(self) -> Iterator[Gap]:
         order = sorted(self._rows, key=lambda key: (key[0] is not None, key[0] or "", key[1]))
         return (gap for key in order for gap in self._rows[key])
@@ -74,7 +83,7 @@ class Gaps:
 
 def _merged(one: Gap, other: Gap) -> Gap:
     lost = None if one.lost is None or other.lost is None else one.lost + other.lost
-    text = one.detail if one.detail.startswith("several: ") else f"several: {one.detail}"
+    text = one.detail if one.detail.startswith(_SEVERAL) else f"{_SEVERAL}{one.detail}"
     return replace(
         one,
         first_seq=_least(one.first_seq, other.first_seq),

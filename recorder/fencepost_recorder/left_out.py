@@ -8,8 +8,10 @@ else there was, nobody knows. See "TraceState: Probability Sampling" of the Open
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
@@ -31,6 +33,16 @@ def dropped(span: Span) -> Iterator[tuple[str, int, str]]:
     for what, count in counts:
         if count:
             yield f"dropped_{what}", count, f"span {span.span_id.hex()} had more or larger {what} than could be kept"
+
+
+def dropped_by(row: dict[str, Any]) -> Iterator[tuple[str, int, str]]:
+    """What `dropped` says, of a row of the `spans` table."""
+    inner = [one["dropped_attributes_count"] for key in ("events_json", "links_json") for one in json.loads(row[key])]
+    counts = {what: row[f"dropped_{what}_count"] for what in ("attributes", "events", "links")}
+    counts["attributes"] += sum(inner)
+    for what, count in counts.items():
+        if count:
+            yield f"dropped_{what}", count, f"span {row['span_id']} had more or larger {what} than could be kept"
 
 
 def dropped_around(resource: ResourceSpans, scope: ScopeSpans) -> tuple[int, str]:

@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
-from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, TracesData
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status, TracesData
 
 _INT32_MAX = 2**31 - 1
 _INT64_MAX = 2**63 - 1
 _to_json = JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 
-M = TypeVar("M", ExportTraceServiceRequest, ResourceSpans, ScopeSpans, Span, TracesData)
+M = TypeVar("M", ExportTraceServiceRequest, KeyValue, ResourceSpans, ScopeSpans, Span, Status, TracesData)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +132,16 @@ def attributes_of(pairs: Iterable[KeyValue]) -> dict[str, Any]:
             convert = _CONVERSIONS.get(kind)
             found[pair.key] = getattr(value, kind) if convert is None else convert(getattr(value, kind))
     return found
+
+
+def attribute_json(value: AnyValue) -> str:
+    """The JSON text of an attribute's value."""
+    return _to_json(_value(value))
+
+
+def double_json(value: float) -> str:
+    """The JSON text of a double."""
+    return _to_json(_double(value))
 
 
 def _value(value: AnyValue) -> Any:

@@ -9,17 +9,22 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from fencepost_recorder import durable, folder, manifest
-from fencepost_recorder.conversion import convert
+from fencepost_recorder.conversion import Conversion
+from fencepost_recorder.duplicates import find, without
 from fencepost_recorder.errors import RecorderError, RecordingDamaged, RecordingNotFound, printable
 from fencepost_recorder.logs import Log, list_logs
 from fencepost_recorder.manifest import FileEntry, Manifest
-from fencepost_recorder.parts import SpanParts, write_gaps
+from fencepost_recorder.parts import Part, SpanParts, write_gaps
+from fencepost_recorder.reckoning import reckon
 from fencepost_recorder.recording import Recording, open_recording
 
 _TEMPORARY = ".tmp"
@@ -133,24 +138,64 @@ def _clear(directory: Path) -> None:
 
 def _write_tables(directory: Path, logs: list[Log]) -> dict[str, Any]:
     parts = SpanParts(directory)
+    conversion = Conversion(lambda batch: parts.add(batch.table, batch.ids))
     try:
-        found = convert(logs, parts)
-        files: list[FileEntry] = parts.finish()
+        conversion.read(logs)
+        conversion.join(conversion.found.starts, conversion.found.ends)
+        conversion.finish()
+        made = parts.finish()
     finally:
         parts.abandon()
-    gaps = found.gaps.table()
-    files.append(write_gaps(directory, gaps))
+    reckoning = reckon(conversion.found)
+    files = [_PartOf(directory, part) for part in made]
+    duplicates = find(files, reckoning.gaps)
+    entries = [
+        _rewritten(directory, one.part.entry, duplicates.rows[place]) if place in duplicates.rows else one.part.entry
+        for place, one in enumerate(files)
+    ]
+    gaps = reckoning.gaps.table()
+    entries.append(write_gaps(directory, gaps))
     durable.sync_directory(directory / folder.SPANS)
     durable.sync_directory(directory)
     return {
-        "created_unix_nano": found.created_unix_nano or time.time_ns(),
-        "spans": parts.rows,
+        "created_unix_nano": reckoning.begun_unix_nano or time.time_ns(),
+        "spans": sum(one.rows for one in entries[:-1]),
         "gaps": gaps.num_rows,
-        "duplicates": found.duplicates,
-        "files": tuple(files),
-        "producers": tuple(found.producers),
-        "durability": manifest.weakest(found.producers),
+        "duplicates": duplicates.count,
+        "files": tuple(entries),
+        "producers": tuple(reckoning.producers),
+        "durability": manifest.weakest(reckoning.producers),
     }
+
+
+@dataclass(frozen=True, slots=True)
+class _PartOf:
+    directory: Path
+    part: Part
+
+    @property
+    def path(self) -> Path:
+        return self.directory / self.part.entry.path
+
+    @property
+    def rows(self) -> int:
+        return self.part.entry.rows
+
+    def read_ids(self) -> bytes:
+        return self.part.ids
+
+
+def _rewritten(directory: Path, entry: FileEntry, rows: Sequence[int]) -> FileEntry:
+    """The file without some of its rows."""
+    parts = SpanParts(directory, lambda _: entry.path)
+    try:
+        with pq.ParquetFile(directory / entry.path) as file:
+            kept = without(file.read(), rows)
+            parts.add(kept, bytes(8 * kept.num_rows))
+        [part] = parts.finish()
+    finally:
+        parts.abandon()
+    return part.entry
 
 
 def _write_manifest(directory: Path, made: Manifest) -> None:

@@ -48,6 +48,8 @@ MAX_PAYLOAD_BYTES = 16 * 1024 * 1024
 MAX_SEQUENCE = 2**63 - 1
 NO_REF = 2**64 - 1
 """The `ref` of a frame whose own frame of reference could not be written; no frame has this number."""
+# How much of a file is looked at at a time; a frame may need more.
+WINDOW_BYTES = 4 * 1024 * 1024
 
 _PREAMBLE = struct.Struct("<8sHHI")
 _LOSS = struct.Struct("<QQQQQII")
@@ -212,6 +214,8 @@ class LogReader:
     closed: bool = False
     continued: bool = False
     breaks: list[Break] = field(default_factory=list)
+    _window: bytes = b""
+    _begins: int = 0
 
     def __post_init__(self) -> None:
         self._read_header()
@@ -223,28 +227,68 @@ class LogReader:
 
     def frames(self) -> Iterator[Frame]:
         """The good frames in the order of the file, up to the first bad one."""
-        if self.header is None:
-            return
-        while self.offset < self.limit:
-            frame = self._next_frame()
-            if frame is None:
-                return
-            self._follow(frame)
+        while (frame := self.next()) is not None:
             yield frame
 
-    def _next_frame(self) -> Frame | None:
+    def next(self) -> Frame | None:
+        """The next good frame; None at the end of the file and at the first bad one."""
+        if self.header is None or self.offset >= self.limit or self.reason:
+            return None
+        frame = self._next_frame()
+        if frame is not None:
+            self._follow(frame)
+        return frame
+
+    def window(self) -> tuple[bytes, int]:
+        """Bytes of the file from its present offset on, after some that lie before it, and where in them it lies.
+
+        There is at least one whole frame in them, if the file holds one. Who takes frames out of the window by
+        himself says so by `passed`.
+        """
+        at = self.offset - self._begins
+        left = len(self._window) - at
+        if left < FRAME_OVERHEAD_BYTES or left < FRAME_OVERHEAD_BYTES + self._size_at(at):
+            self._slide()
+            at = 0
+        return self._window, at
+
+    def passed(self, at: int, next_sequence: int, last_time_unix_nano: int) -> None:
+        """Frames up to the place `at` in the window were taken: good ones, as due, neither CLOSE nor NEXT."""
+        self.offset = self._begins + at
+        self.next_sequence, self.last_time_unix_nano = next_sequence, last_time_unix_nano
+        self.closed = self.continued = False
+
+    def _size_at(self, at: int) -> int:
+        size: int = FRAME_HEAD.unpack_from(self._window, at + _CRC_BYTES)[0]
+        return min(size, MAX_PAYLOAD_BYTES)
+
+    def _slide(self) -> None:
+        """Bring the next part of the file into the window, which starts at `offset` then."""
+        kept = self._window[self.offset - self._begins :]
+        self._window, self._begins = kept + self._more(WINDOW_BYTES, len(kept)), self.offset
+        if len(self._window) >= FRAME_OVERHEAD_BYTES:
+            lacking = FRAME_OVERHEAD_BYTES + self._size_at(0) - len(self._window)
+            if lacking > 0:
+                self._window += self._more(lacking, len(self._window))
+
+    def _more(self, size: int, already: int) -> bytes:
         # Bytes beyond `limit` belong to a producer that is still writing: not ours to read.
-        left = self.limit - self.offset - FRAME_OVERHEAD_BYTES
-        head = self.stream.read(FRAME_OVERHEAD_BYTES) if left >= 0 else b""
-        if len(head) < FRAME_OVERHEAD_BYTES:
+        return self.stream.read(max(0, min(size, self.limit - self.offset - already)))
+
+    def _next_frame(self) -> Frame | None:
+        data, at = self.window()
+        if len(data) - at < FRAME_OVERHEAD_BYTES:
             return self._stop(Ending.TORN, "the file ends within a frame")
-        size, kind, sequence, time_unix_nano, ref = FRAME_HEAD.unpack_from(head, _CRC_BYTES)
+        size, kind, sequence, time_unix_nano, ref = FRAME_HEAD.unpack_from(data, at + _CRC_BYTES)
         if size > MAX_PAYLOAD_BYTES:
             return self._stop(Ending.CORRUPT, "a frame claims an impossible size")
-        payload = self.stream.read(size) if size <= left else b""
+        begin = at + FRAME_OVERHEAD_BYTES
+        payload = data[begin : begin + size]
         if len(payload) < size:
             return self._stop(Ending.TORN, "the file ends within a frame")
-        if zlib.crc32(payload, zlib.crc32(head[_CRC_BYTES:])) != int.from_bytes(head[:_CRC_BYTES], "little"):
+        if zlib.crc32(payload, zlib.crc32(data[at + _CRC_BYTES : begin])) != int.from_bytes(
+            data[at : at + 4], "little"
+        ):
             return self._stop(Ending.CORRUPT, "a frame's checksum does not match its bytes")
         due = sequence >= self.next_sequence or kind == FrameType.NEXT or self._is_late(sequence)
         if kind not in _TYPES or max(time_unix_nano, sequence) > MAX_SEQUENCE or not due:
@@ -270,15 +314,12 @@ class LogReader:
         self.last_time_unix_nano = frame.time_unix_nano
         self.closed = frame.type is FrameType.CLOSE
 
-    def _take(self, size: int, already: int = 0) -> bytes:
-        return self.stream.read(max(0, min(size, self.limit - self.offset - already)))
-
     def _stop(self, ending: Ending, reason: str) -> Frame | None:
         self.ending, self.reason = ending, reason
         return None
 
     def _read_header(self) -> None:
-        preamble = self._take(_PREAMBLE.size)
+        preamble = self._more(_PREAMBLE.size, 0)
         if len(preamble) < _PREAMBLE.size:
             self._stop(Ending.TORN, "the file ends within its header")
             return
@@ -289,8 +330,8 @@ class LogReader:
         if version not in _READABLE:
             self._stop(Ending.CORRUPT, f"the log has format version {version}, this reads {VERSION}")
             return
-        text = self._take(size, already=len(preamble))
-        loss = self._take(LOSS_BYTES, already=len(preamble) + len(text))
+        text = self._more(size, len(preamble))
+        loss = self._more(LOSS_BYTES, len(preamble) + len(text))
         if len(text) < size or len(loss) < LOSS_BYTES:
             self._stop(Ending.TORN, "the file ends within its header")
             return
@@ -300,7 +341,7 @@ class LogReader:
             return
         self.next_sequence = self.header.first_seq
         self._read_loss(loss)
-        self.offset = len(preamble) + size + LOSS_BYTES
+        self.offset = self._begins = len(preamble) + size + LOSS_BYTES
 
     def _read_loss(self, data: bytes) -> None:
         if data == bytes(LOSS_BYTES):
@@ -350,5 +391,5 @@ def open_log(path: str | os.PathLike[str], *, dir_fd: int | None = None) -> LogR
 
     Raises OSError when the file cannot be opened or is no plain file.
     """
-    stream = open_plain(path, dir_fd=dir_fd, buffering=1024 * 1024)
+    stream = open_plain(path, dir_fd=dir_fd)
     return LogReader(stream, os.fstat(stream.fileno()).st_size)

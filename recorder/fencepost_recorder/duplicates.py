@@ -1,0 +1,139 @@
+"""Spans that came more than once, among all parts of a recording, in bounded memory.
+
+Clients may send again what was acknowledged already; such a span is the same in everything but when and where it was
+recorded, and is kept once: the first. A different span under the same id is kept, and said so.
+
+Eight bytes a span tell which ids may be there twice; that is looked at in passes over a bounded number of spans each.
+Only those few rows are then read and compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from fencepost_recorder import left_out, schema
+from fencepost_recorder.gaps import Gap, Gaps
+
+PASS_ROWS = 1_000_000
+# Where and when a span was recorded is no part of what it is.
+_PLACE = ("producer", "producer_seq", "producer_end_seq", "received_time_unix_nano")
+_CONTENT = [name for name in schema.SPANS.names if name not in _PLACE]
+
+
+class Rows(Protocol):
+    """A file of spans, and 8 bytes for each of them."""
+
+    @property
+    def path(self) -> Path:
+        """The Parquet file."""
+
+    @property
+    def rows(self) -> int:
+        """How many spans it holds."""
+
+    def read_ids(self) -> bytes:
+        """8 bytes a span (see `columns.Batch`)."""
+
+
+@dataclass(slots=True)
+class Duplicates:
+    """By number of the file: which of its rows are there already, in rising order. And how many that is in all."""
+
+    rows: dict[int, array[int]] = field(default_factory=dict)
+    count: int = 0
+
+
+def find(files: Sequence[Rows], gaps: Gaps) -> Duplicates:
+    """What came twice; adds a gap for each different span under a known id, and takes back those of duplicates."""
+    search = _Search(files, gaps)
+    passes = 1
+    while sum(one.rows for one in files) > passes * PASS_ROWS:
+        passes *= 2
+    for number in range(passes):
+        search.look(number, passes)
+    for place, rows in search.found.rows.items():
+        search.found.rows[place] = array("q", sorted(rows))
+    return search.found
+
+
+def without(table: pa.Table, rows: Sequence[int]) -> pa.Table:
+    """The table without the rows of those numbers."""
+    numbers = pa.array(range(table.num_rows), pa.int64())
+    return table.filter(pc.invert(pc.is_in(numbers, pa.array(rows, pa.int64()))))
+
+
+class _Search:
+    def __init__(self, files: Sequence[Rows], gaps: Gaps) -> None:
+        self.found = Duplicates()
+        self._files = files
+        self._gaps = gaps
+
+    def look(self, number: int, passes: int) -> None:
+        """Compare the spans whose ids fall into this pass."""
+        ids = [self._ids(one, number, passes) for one in self._files]
+        counts = pc.value_counts(pa.chunked_array(ids, pa.uint64()))
+        repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+        if not len(repeated):
+            return
+        seen: dict[tuple[str, str], set[bytes]] = {}
+        for place, one in enumerate(self._files):
+            rows = pc.indices_nonzero(pc.is_in(_values(one), repeated)).to_pylist()
+            if rows:
+                self._compare(place, rows, seen)
+
+    def _ids(self, one: Rows, number: int, passes: int) -> pa.Array:
+        ids = _values(one)
+        mask = pa.scalar(passes - 1, pa.uint64())
+        return ids if passes == 1 else ids.filter(pc.equal(pc.bit_wise_and(ids, mask), pa.scalar(number, pa.uint64())))
+
+    def _compare(self, place: int, rows: list[int], seen: dict[tuple[str, str], set[bytes]]) -> None:
+        for number, row in zip(rows, _read(self._files[place].path, rows), strict=True):
+            known = seen.setdefault((row["trace_id"], row["span_id"]), set())
+            content = json.dumps([row[name] for name in _CONTENT]).encode()
+            digest = hashlib.blake2b(content, digest_size=16).digest()
+            if digest in known:
+                self.found.count += 1
+                self.found.rows.setdefault(place, array("q")).append(number)
+                for cause, count, detail in left_out.dropped_by(row):
+                    self._gaps.remove(_gap(cause, row, count, detail))
+            elif known:
+                detail = f"span {row['span_id']} of trace {row['trace_id']} was recorded twice, with different content"
+                self._gaps.add(_gap("conflicting_duplicate", row, None, detail))
+            known.add(digest)
+
+
+def _values(one: Rows) -> pa.Array:
+    return pa.Array.from_buffers(pa.uint64(), one.rows, [None, pa.py_buffer(one.read_ids())])
+
+
+def _read(path: Path, rows: list[int]) -> Iterator[dict[str, Any]]:
+    """The rows of those numbers, which rise."""
+    with pq.ParquetFile(path) as file:
+        first = at = 0
+        for group in range(file.num_row_groups):
+            last = first + file.metadata.row_group(group).num_rows
+            wanted: list[int] = []
+            while at < len(rows) and rows[at] < last:
+                wanted.append(rows[at] - first)
+                at += 1
+            if wanted:
+                yield from file.read_row_group(group).take(wanted).to_pylist()
+            first = last
+
+
+def _gap(cause: str, row: dict[str, Any], lost: int | None, detail: str) -> Gap:
+    """A gap of the times and numbers of a span."""
+    start, duration = row["start_time_unix_nano"], row["duration_time_unix_nano"]
+    numbers = [one for one in (row["producer_seq"], row["producer_end_seq"]) if one is not None]
+    until = None if duration is None else start + duration
+    return Gap(cause, row["producer"], numbers[0], numbers[-1], start, until, lost, detail)

@@ -1,7 +1,7 @@
 """Spans that came more than once, among all parts of a recording, in bounded memory.
 
-Clients may send again what was acknowledged already; such a span is the same in everything but when and where it was
-recorded, and is kept once: the first. A different span under the same id is kept, and said so.
+Clients may send again what was acknowledged already; such a span is the same in everything but who told it and when,
+and is kept once: the first. A different span under the same id is kept, and said so.
 
 Eight bytes a span tell which ids may be there twice; that is looked at in passes over a bounded number of spans each.
 Only those few rows are then read and compared.
@@ -13,7 +13,7 @@ import hashlib
 import json
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,11 +23,13 @@ import pyarrow.parquet as pq
 
 from fencepost_recorder import left_out, schema
 from fencepost_recorder.gaps import Gap, Gaps
+from fencepost_recorder.rows import Origin
 
 PASS_ROWS = 1_000_000
-# Where and when a span was recorded is no part of what it is.
-_PLACE = ("producer", "producer_seq", "producer_end_seq", "received_time_unix_nano")
-_CONTENT = [name for name in schema.SPANS.names if name not in _PLACE]
+# Who told a span, and when, is no part of what it is.
+_TELLING = {"producer", "producer_seq", "producer_end_seq", "received_time_unix_nano"}
+_TELLING |= {field.name for field in fields(Origin)}
+_CONTENT = [name for name in schema.SPANS.names if name not in _TELLING]
 
 
 class Rows(Protocol):

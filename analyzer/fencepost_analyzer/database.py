@@ -32,6 +32,7 @@ EVENTS: pa.Schema = pa.schema(
         ("queue", pa.string()),
         ("at", pa.int64()),
         ("until", pa.int64()),
+        ("decided_by", pa.int64()),
         ("position", pa.int64()),
         ("token", pa.int64()),
         ("effect_key", pa.string()),

@@ -16,6 +16,7 @@ COLUMNS = (
     "queue",
     "at",
     "until",
+    "decided_by",
     "position",
     "token",
     "effect_key",

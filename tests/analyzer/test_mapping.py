@@ -149,8 +149,18 @@ def test_a_write_says_whether_it_was_applied() -> None:
 
 
 def test_an_event_happened_when_the_queue_decided_it() -> None:
-    assert told("settle q", {"job.transaction.time_unix_nano": 77})["at"] == 77
+    for length in (None, 90):
+        exact = told("settle q", {"job.transaction.time_unix_nano": 77}, duration_time_unix_nano=length)
+        assert (exact["at"], exact["decided_by"]) == (77, None)
     assert told("settle q", {}, start_time_unix_nano=5)["at"] == 5
+
+
+def test_an_event_was_decided_while_its_span_lasted_if_nothing_says_when() -> None:
+    at_all = {"start_time_unix_nano": 5, "duration_time_unix_nano": 4}
+    other_clock = told("settle q", {"job.transaction.time_unix_nano": 77}, **at_all)
+    assert (other_clock["at"], other_clock["decided_by"]) == (5, 9)
+    assert told("settle q", {}, **at_all)["decided_by"] == 9
+    assert told("process q", {}, **at_all)["decided_by"] is None
 
 
 def test_a_run_lasts_to_the_end_of_its_span() -> None:

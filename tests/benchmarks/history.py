@@ -14,11 +14,18 @@ SETTLEMENTS = ("ack", "fail", "dead_letter", "retry")
 def precedes(a: Row, b: Row) -> Doubt:
     if a.get("position") is not None and b.get("position") is not None:
         return bool(a["position"] < b["position"])
-    if alike(a, b, "host") and None not in (a["at"], b["at"]) and a["at"] != b["at"]:
-        return bool(a["at"] < b["at"])
-    if alike(a, b, "producer") and a.get("producer_seq") is not None and b.get("producer_seq") is not None:
-        return bool(a["producer_seq"] < b["producer_seq"])
-    return None
+    if not one_clock(a, b) or None in (a["at"], b["at"]):
+        return None
+    began, other = a.get("producer_seq"), b.get("producer_seq")
+    ordered = None if None in (began, other) or not alike(a, b, "producer") else bool(began < other)
+    if a["at"] == b["at"] == _by(a) == _by(b):
+        return ordered
+    clock = True if _by(a) < b["at"] else False if _by(b) < a["at"] else None
+    return None if ordered is not None and clock is not ordered else clock
+
+
+def _by(row: Row) -> int:
+    return int(max(row["at"], row.get("decided_by") or 0))
 
 
 def alike(a: Row, b: Row, column: str) -> bool:
@@ -77,18 +84,31 @@ class History:
         )
 
     def crash_after(self, row: Row) -> int | None:
-        if row.get("worker_id") is None:
+        mine = [c for c in self.crashes if alike(c, row, "worker_id") and alike(c, row, "host")]
+        return min((crash["at"] for crash in mine if crash["at"] >= row["at"]), default=None)
+
+    def death_of(self, run: Row) -> int | None:
+        """The crash that ended a run which has no end of its own."""
+        if run.get("until") is not None:
             return None
-        times = [c["at"] for c in self.crashes if c.get("worker_id") == row["worker_id"] and c["at"] >= row["at"]]
-        return min(times, default=None)
+        told = [row for row in self.rows if row["event"] not in ("crash", "pause", "resume")]
+        mine = [row["at"] for row in told if alike(row, run, "producer") and alike(row, run, "worker_id")]
+        lived = max(mine, default=0)
+        return self.crash_after({**run, "at": max(run["at"], lived)})
+
+    def settlements(self, run: Row) -> list[Row]:
+        told = [row for row in self.of(run["job_id"], *SETTLEMENTS) if row.get("outcome") == "ok" and same(row, run)]
+        return [row for row in told if row.get("reason") != "early"]
+
+    def shorter(self, run: Row) -> bool:
+        """Whether a settlement that its clock cannot place may have ended it sooner."""
+        return any(not one_clock(row, run) or row["at"] < run["at"] for row in self.settlements(run))
 
     def run_end(self, run: Row) -> int | None:
-        settled = [
-            row["at"]
-            for row in self.of(run["job_id"], *SETTLEMENTS)
-            if row.get("outcome") == "ok" and row.get("reason") != "early" and same(row, run)
-        ]
-        ends = [run.get("until"), min(settled, default=None), self.crash_after(run)]
+        if backwards(run):
+            return None
+        settled = [row["at"] for row in self.settlements(run) if one_clock(row, run) and row["at"] >= run["at"]]
+        ends = [run.get("until"), min(settled, default=None), self.death_of(run)]
         return min((end for end in ends if end is not None), default=None)
 
     def effects(self, job: str) -> dict[str, Doubt]:
@@ -189,6 +209,10 @@ def _execution(row: Row) -> str | None:
     if row.get("job_id") is not None and row.get("token") is not None:
         return f"{row['job_id']}#{row['token']}"
     return f"{row['job_id']}@{row['span_id']}" if row["event"] == "run" and row.get("job_id") is not None else None
+
+
+def backwards(run: Row) -> bool:
+    return run.get("until") is not None and bool(run["until"] < run["at"])
 
 
 def same(a: Row, b: Row) -> bool:

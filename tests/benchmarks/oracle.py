@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchmarks.history import SETTLEMENTS, Doubt, History, Row, answered, one_clock, precedes, same
+from benchmarks.history import SETTLEMENTS, Doubt, History, Row, alike, answered, backwards, one_clock, precedes, same
 
 GRACE_NS = 5_000_000_000
 
@@ -63,13 +63,18 @@ def _overlap(history: History, a: Row, b: Row) -> Doubt:
     if _handed_over(history, a, b) or _handed_over(history, b, a):
         return False
     awake_a, awake_b = _awake(history, a), _awake(history, b)
-    if awake_a and awake_b and not one_clock(a, b):
+    ordered = None if not alike(a, b, "producer") or a["at"] == b["at"] else a["producer_seq"] < b["producer_seq"]
+    set_back = backwards(a) or backwards(b) or (ordered is not None and ordered is not (a["at"] < b["at"]))
+    if awake_a and awake_b and (set_back or not one_clock(a, b)):
         return None
+    drowsy = _drowsy(history, a) or _drowsy(history, b)
     met: Doubt = False
     for since_a, until_a in awake_a:
         for since_b, until_b in awake_b:
-            ended = until_a if since_a <= since_b else until_b
-            both = None if ended is None else max(since_a, since_b) < ended
+            ended, first = (until_a, a) if since_a <= since_b else (until_b, b)
+            both: Doubt = None if ended is None else max(since_a, since_b) < ended
+            if both and (drowsy or history.shorter(first)):
+                both = None
             met = True if True in (met, both) else None if None in (met, both) else False
     return met
 
@@ -91,6 +96,7 @@ def _awake(history: History, run: Row) -> list[tuple[int, int | None]]:
     """Stretches in which the run's worker was not stopped; until None = for ever, as far as is known."""
     ended, worker = history.run_end(run), run.get("worker_id")
     mine = [row for row in history.of(None, "pause", "resume") if worker and row.get("worker_id") == worker]
+    mine = [row for row in mine if alike(row, run, "host")]
     starts = [run["at"]] + [
         row["at"]
         for row in mine
@@ -104,6 +110,12 @@ def _awake(history: History, run: Row) -> list[tuple[int, int | None]]:
         if until is None or since < until:
             found.append((since, until))
     return found
+
+
+def _drowsy(history: History, run: Row) -> bool:
+    """Whether a pause may or may not have been its worker's: nobody knows on which host."""
+    naps = [row for row in history.of(None, "pause", "resume") if alike(row, run, "worker_id")]
+    return any(row.get("host") is None or run.get("host") is None for row in naps)
 
 
 def _takeovers(history: History, events: tuple[str, ...]) -> str:

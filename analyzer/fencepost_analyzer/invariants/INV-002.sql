@@ -11,26 +11,47 @@ WITH contested AS (
     FROM suspect_runs
     SEMI JOIN (FROM jobs WHERE runs > 1) USING (schedule, job_id)
 ),
+napping AS (
+    -- Many workers may have one name: a pause on another host is not its, one on a host that is not known may be.
+    SELECT schedule, worker_id, host, event, "at"
+    FROM events
+    WHERE event IN ('pause', 'resume')
+),
+drowsy AS (
+    SELECT contested.schedule, contested.trace_id, contested.span_id
+    FROM contested
+    JOIN napping
+        ON contested.schedule = napping.schedule
+        AND contested.worker_id = napping.worker_id
+        AND (contested.host = napping.host) IS NULL
+    GROUP BY contested.schedule, contested.trace_id, contested.span_id
+),
 awake AS (
     -- An execution is awake from its start, and again from each resumption of its worker ...
     SELECT *, "at" AS since FROM contested
     UNION ALL
     SELECT contested.*, resume."at" AS since
     FROM contested
-    JOIN events AS resume
+    JOIN napping AS resume
         ON contested.schedule = resume.schedule
         AND contested.worker_id = resume.worker_id
+        AND contested.host = resume.host
         AND resume.event = 'resume'
         AND resume."at" > contested."at"
 ),
 stretches AS (
     -- ... to its end or the next pause.
-    SELECT awake.*, least(awake.ended, pause.at) AS asleep
+    SELECT awake.*, least(awake.ended, pause.at) AS asleep, drowsy.schedule IS NOT NULL AS drowsy
     FROM awake
-    ASOF LEFT JOIN (SELECT schedule, worker_id, "at" FROM events WHERE event = 'pause') AS pause
+    ASOF LEFT JOIN (FROM napping WHERE event = 'pause') AS pause
         ON awake.schedule = pause.schedule
         AND awake.worker_id = pause.worker_id
+        AND awake.host = pause.host
         AND awake.since <= pause.at
+    LEFT JOIN drowsy
+        ON awake.schedule = drowsy.schedule
+        AND awake.trace_id IS NOT DISTINCT FROM drowsy.trace_id
+        AND awake.span_id IS NOT DISTINCT FROM drowsy.span_id
     -- Resumed after its end: that was another execution's worker of the same name.
     WHERE coalesce(awake.since < asleep, TRUE)
 ),
@@ -48,17 +69,23 @@ pairs AS (
             -- The queue's own order: one was settled before the other was granted.
             WHEN a.settled < b.granted THEN FALSE
             WHEN b.settled < a.granted THEN FALSE
-            -- Clocks, where they are one clock: the later began while the earlier was still at it.
-            WHEN NOT coalesce(a.host = b.host, FALSE) AND NOT coalesce(a.producer = b.producer, FALSE) THEN NULL
+            -- Clocks, where they are one clock that was not seen to be set back.
+            WHEN NOT one_clock(a.moment, b.moment) OR a.backwards OR b.backwards THEN NULL
+            WHEN a.producer = b.producer AND precedes(a.moment, b.moment) IS DISTINCT FROM coalesce(clock_says(a.moment, b.moment), precedes(a.moment, b.moment))
+                THEN NULL
+            -- The later began while the earlier was still at it.
+            WHEN a.since <= b.since AND b.since < a.asleep AND (a.shorter OR a.drowsy OR b.drowsy) THEN NULL
             WHEN a.since <= b.since THEN b.since < a.asleep
-            ELSE a.since < b.asleep
+            WHEN a.since < b.asleep AND (b.shorter OR a.drowsy OR b.drowsy) THEN NULL
+            WHEN b.since < a.since THEN a.since < b.asleep
         END AS overlap
     FROM stretches AS a
     JOIN stretches AS b
         ON a.schedule = b.schedule
         AND a.job_id = b.job_id
         AND a.execution_id <> b.execution_id
-        AND (a.at, a.span_id) < (b.at, b.span_id)
+        -- Each pair once.
+        AND (coalesce(a.at, 0), a.trace_id, a.span_id) < (coalesce(b.at, 0), b.trace_id, b.span_id)
 )
 SELECT
     schedule,

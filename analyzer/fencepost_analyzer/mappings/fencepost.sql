@@ -36,7 +36,12 @@ WITH named AS (
         duration_time_unix_nano IS NOT NULL AS ended,
         -- TRY: numbers that overflow are hostile, and null.
         TRY(start_time_unix_nano + duration_time_unix_nano) AS ended_at,
-        coalesce("job.transaction.time_unix_nano", start_time_unix_nano) AS decided_at
+        -- A transaction's time is of this clock only if it lies within the span.
+        CASE
+            WHEN "job.transaction.time_unix_nano" BETWEEN start_time_unix_nano AND coalesce(ended_at, "job.transaction.time_unix_nano")
+                THEN "job.transaction.time_unix_nano"
+        END AS transaction_at,
+        coalesce(transaction_at, start_time_unix_nano) AS decided_at
     FROM staged
 ),
 told AS (
@@ -54,6 +59,10 @@ told AS (
             WHEN 'renew' THEN "job.lease.expires_at"
             WHEN 'retry' THEN TRY(decided_at + "job.retry.delay_ms" * 1_000_000)
         END AS until,
+        CASE
+            WHEN transaction_at IS NULL AND event NOT IN ('run', 'crash', 'pause', 'resume') AND ended_at > decided_at
+                THEN ended_at
+        END AS decided_by,
         "job.transaction.position" AS position,
         "job.lease.token" AS token,
         "job.effect.key" AS effect_key,

@@ -1,10 +1,21 @@
+-- Which of two moments of one clock came first? NULL where they touch.
+CREATE MACRO clock_says(a, b) AS CASE
+    WHEN (a).by < (b).at THEN TRUE
+    WHEN (b).by < (a).at THEN FALSE
+END;
+
 -- Did moment a come before moment b? NULL = nobody can tell.
--- The queue's own order first; then clocks, but only those that tick on one known host; then, for a tie or a host
--- that is not known, a process's own order of spans. Clocks of two hosts prove nothing.
+-- The queue's own order first; then clocks, but only those that tick on one known host, and not against the order in
+-- which one process told its spans: then one of the two was set back, or told late. Where a clock leaves a tie, that
+-- order decides. Clocks of two hosts prove nothing.
 CREATE MACRO precedes(a, b) AS CASE
     WHEN (a).position IS NOT NULL AND (b).position IS NOT NULL THEN (a).position < (b).position
-    WHEN (a).host = (b).host AND (a).at <> (b).at THEN (a).at < (b).at
-    WHEN (a).producer = (b).producer THEN (a).producer_seq < (b).producer_seq
+    WHEN (a).producer = (b).producer THEN CASE
+        WHEN (a).at = (b).at AND (a).by = (b).by AND (a).by = (a).at
+            THEN coalesce((a).producer_seq, (a).producer_end_seq) < coalesce((b).producer_seq, (b).producer_end_seq)
+        WHEN coalesce(clock_says(a, b) = ((a).producer_seq < (b).producer_seq), TRUE) THEN clock_says(a, b)
+    END
+    WHEN (a).host = (b).host THEN clock_says(a, b)
 END;
 
 -- Was an event answered by yes, or may it have been? Not if it was refused, its reply was lost or its span never ended. A
@@ -14,6 +25,9 @@ CREATE MACRO answered(outcome, reason, producer_seq, producer_end_seq) AS CASE c
     WHEN 'failed' THEN coalesce(reason = 'duplicate', FALSE)
     ELSE reason IS DISTINCT FROM 'ConnectionLost' AND (producer_seq IS NULL OR producer_end_seq IS NOT NULL)
 END;
+
+-- Were two moments told by one clock: of one known host, or of one process?
+CREATE MACRO one_clock(a, b) AS coalesce((a).host = (b).host, FALSE) OR coalesce((a).producer = (b).producer, FALSE);
 
 -- Nanoseconds as a person reads them.
 CREATE MACRO how_long(ns) AS CASE

@@ -1,4 +1,4 @@
--- A time before 1970 or after 2096, or a position of that size, is hostile or broken, and arithmetic with it would
+-- A time of 0 or before, which is 1970 and none, or after 2096, or a position of that size, is hostile or broken, and arithmetic with it would
 -- overflow: it becomes null.
 SELECT
     coalesce(schedule, 0) AS schedule,
@@ -12,8 +12,9 @@ SELECT
     END AS execution_id,
     worker_id,
     queue,
-    CASE WHEN "at" BETWEEN 0 AND 4_000_000_000_000_000_000 THEN "at" END AS at,
-    CASE WHEN until BETWEEN 0 AND 4_000_000_000_000_000_000 THEN until END AS until,
+    CASE WHEN "at" BETWEEN 1 AND 4_000_000_000_000_000_000 THEN "at" END AS at,
+    CASE WHEN until BETWEEN 1 AND 4_000_000_000_000_000_000 THEN until END AS until,
+    CASE WHEN decided_by BETWEEN 1 AND 4_000_000_000_000_000_000 THEN decided_by END AS decided_by,
     CASE WHEN position BETWEEN 0 AND 4_000_000_000_000_000_000 THEN position END AS position,
     token,
     effect_key,

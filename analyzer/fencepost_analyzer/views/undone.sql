@@ -8,9 +8,10 @@ WITH crashed AS (
         open.schedule, open.event, open.span_id, open.effect_key, open.execution_id, open.host,
         crash.at AS crashed_at
     FROM events AS open
-    ASOF JOIN (SELECT schedule, worker_id, "at" FROM events WHERE event = 'crash') AS crash
+    ASOF JOIN (SELECT schedule, worker_id, host, "at" FROM events WHERE event = 'crash') AS crash
         ON open.schedule = crash.schedule
         AND open.worker_id = crash.worker_id
+        AND open.host = crash.host
         AND open.at <= crash.at
     WHERE coalesce(open.outcome, 'unknown') = 'unknown'
         AND open.producer_end_seq IS NULL

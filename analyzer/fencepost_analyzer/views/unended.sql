@@ -19,4 +19,5 @@ ANTI JOIN (
 ANTI JOIN (FROM events WHERE event = 'crash') AS crash
     ON lease.schedule = crash.schedule
     AND lease.worker_id = crash.worker_id
+    AND lease.host = crash.host
     AND lease.at <= crash.at

@@ -8,7 +8,7 @@ WITH completions AS (
             WHEN moments.event = 'run'
                 THEN {
                     'position': NULL::BIGINT, 'host': host, 'producer': producer,
-                    'producer_seq': producer_end_seq, 'at': until
+                    'producer_seq': producer_end_seq, 'producer_end_seq': producer_end_seq, 'at': until, 'by': until
                 }
             ELSE moments.moment
         END AS finished

@@ -92,8 +92,8 @@ def _rows(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     position = 0
     for number, event in enumerate(events):
         row = {"outcome": "ok", "host": "box", "queue": "orders", "span_id": f"s{number}", **event}
-        row["at"], row["until"] = _ns(event["at"]), _ns(event.get("until"))
-        row["trace_id"] = "t"
+        row |= {name: _ns(event.get(name)) for name in ("at", "until", "decided_by")}
+        row.setdefault("trace_id", "t")
         row.setdefault("producer", row.get("worker_id") or "p")
         sequences[row["producer"]] = sequence = sequences.get(row["producer"], 0) + 2
         row["producer_seq"] = sequence

@@ -28,7 +28,7 @@ POWER = {
 def sweep(kind: str, work: Work, *, share: float, pairs: float, change: Change | None = None, seed: int = 0) -> Tally:
     """One sweep of a kind (killed, modelled, failing, or one of POWER); with a `change`, up to the first finding."""
     options = {"share": share, "pairs": pairs, "change": change, "seed": seed}
-    with tempfile.TemporaryDirectory(prefix="fencepost-", dir=_memory()) as scratch:
+    with tempfile.TemporaryDirectory(prefix="fencepost-", dir=memory()) as scratch:
         folder, first = Path(scratch), change is not None
         if kind == "killed":
             return Sweep(work, worlds.Killed(folder), **options).run(folder, at_first=first)  # type: ignore[arg-type]
@@ -85,5 +85,6 @@ def _figures(group: str, kinds: list[str]) -> Iterator[Figure]:
             )
 
 
-def _memory() -> str | None:
+def memory() -> str | None:
+    """Where scratch files cost least."""
     return "/dev/shm" if Path("/dev/shm").is_dir() else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,16 @@ from campaigns import spans
 from campaigns.ledger import Ledger
 from campaigns.operations import Tap
 
-from fencepost_recorder import begin, open_recording, recover, seal
+from fencepost_recorder import StorageError, begin, open_recording, recover, seal
+from fencepost_recorder.commitlog import CommitLog
 from fencepost_recorder.wal import FrameType
 from fencepost_recorder.writer import LogWriter
 
 VERSION = "0.0.campaign"
 ID = "r"
 SEGMENT_BYTES = 1_500
+_SIZE = 2
+_REQUESTS = spans.Requests("client-1", _SIZE)
 COLUMNS = (*spans.COLUMNS, "producer", "producer_seq", "producer_end_seq")
 
 
@@ -98,9 +102,32 @@ def _seal(root: Path, ledger: Ledger) -> None:
     ledger.note("sealed")
 
 
+def _receive(root: Path, ledger: Ledger) -> None:
+    """A receiver's log takes requests, of which one comes twice; a client sends again what was refused."""
+    directory = begin(root, ID)
+    log = _insist(lambda: CommitLog(directory / "wal", producer="receiver-1", segment_bytes=SEGMENT_BYTES))
+    for number in (*range(0, 7), 3):
+        first = 1 + number * _SIZE
+        payload = _REQUESTS.encoded(first)
+        _insist(lambda payload=payload: log.append([payload], _SIZE))  # type: ignore[misc]
+        ledger.note("request", first, _SIZE)
+    with suppress(StorageError):
+        log.close()
+    _seal(root, ledger)
+
+
+def _insist(step: Callable[[], Any]) -> Any:
+    """Do what failed again, as a client does."""
+    for _ in range(3):
+        with suppress(StorageError):
+            return step()
+    return step()
+
+
 RECORD = Work("record", _record_and_seal, pledged=False)
 SEAL = Work("seal", _seal, pledged=True, prepare=_recorded)
-WORKS = (RECORD, SEAL)
+RECEIVE = Work("receive", _receive, pledged=True)
+WORKS = (RECORD, SEAL, RECEIVE)
 
 
 def recovered(root: Path) -> Callable[[Tap], dict[str, Any]]:

@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from fencepost_recorder.errors import (
+    ExportExists,
+    ExportFailed,
     ImportFailed,
     InvalidRecordingId,
     ReceiverError,
@@ -22,6 +24,7 @@ from fencepost_recorder.errors import (
 )
 
 if TYPE_CHECKING:
+    from fencepost_recorder.exporting import EXPORT_FORMATS, Exported, export_recording
     from fencepost_recorder.folder import RecordingSummary, begin, list_recordings, resolve
     from fencepost_recorder.importing import import_otlp
     from fencepost_recorder.installing import install
@@ -32,6 +35,10 @@ if TYPE_CHECKING:
     from fencepost_recorder.sealing import recover, seal
 
 __all__ = [
+    "EXPORT_FORMATS",
+    "ExportExists",
+    "ExportFailed",
+    "Exported",
     "FileEntry",
     "ImportFailed",
     "InvalidRecordingId",
@@ -49,6 +56,7 @@ __all__ = [
     "RecordingUnsealed",
     "StorageError",
     "begin",
+    "export_recording",
     "import_otlp",
     "install",
     "list_recordings",
@@ -66,6 +74,9 @@ _LATER = {
     "begin": "folder",
     "list_recordings": "folder",
     "resolve": "folder",
+    "EXPORT_FORMATS": "exporting",
+    "Exported": "exporting",
+    "export_recording": "exporting",
     "import_otlp": "importing",
     "install": "installing",
     "FileEntry": "manifest",

@@ -16,7 +16,6 @@ import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
 
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
@@ -27,6 +26,7 @@ from fencepost_recorder.fragments import Fragments
 from fencepost_recorder.gaps import CAUSES, Gap, Gaps
 from fencepost_recorder.logs import Log
 from fencepost_recorder.loose import IDS_BYTES, Half, is_key, join
+from fencepost_recorder.marks import mentions, producer_of, restore
 from fencepost_recorder.requests import RequestScope, scopes_of
 from fencepost_recorder.rows import Origin, Place, attributes_of, origin_of, parsed, row_of
 from fencepost_recorder.scanning import Scan, scanner
@@ -57,16 +57,6 @@ class Found:
     told: dict[tuple[str, str], int] = field(default_factory=dict)
     sampled: dict[str, Gap] = field(default_factory=dict)
     around: dict[tuple[str, str], Gap] = field(default_factory=dict)
-
-
-def producer_of(resource_attributes: dict[str, Any]) -> str:
-    """The name of an imported or received span's producer: service.instance.id, else service, host, pid as known."""
-    instance = resource_attributes.get("service.instance.id")
-    if instance not in (None, ""):
-        return str(instance)[:256]
-    keys = ("service.namespace", "service.name", "host.name", "process.pid")
-    parts = [str(resource_attributes[key]) for key in keys if resource_attributes.get(key) not in (None, "")]
-    return ("/".join(parts) or "unknown")[:256]
 
 
 @dataclass(slots=True)
@@ -241,9 +231,12 @@ class Conversion:
             context = self._columns.context(origin, producer)
             heed = producer not in self.found.sampled
             self._count(source, producer, len(one.spans))
+            marked = bool(one.spans) and mentions(data, one.spans[0][0], one.spans[-1][1])
+            careful = marked or self._careful
             for begin, stop in one.spans:
-                if self._careful or not self._scan(data, begin, stop, context, ordinal, ordinal, time, False, heed):
-                    self._care(data[begin:stop], origin, Place(producer, ordinal, ordinal, time), told=True)
+                if careful or not self._scan(data, begin, stop, context, ordinal, ordinal, time, False, heed):
+                    payload = _restored(data[begin:stop]) if marked else data[begin:stop]
+                    self._care(payload, origin, Place(producer, ordinal, ordinal, time), told=True)
                 ordinal += 1
 
     def _scope_of(self, one: RequestScope) -> tuple[Origin, str]:
@@ -298,7 +291,10 @@ class Conversion:
             if bounds in source.account.noted:
                 return  # told twice, when a signal handler told it at the same moment
             source.account.noted.append(bounds)
-        self.found.gaps.add(gap)
+        if gap.cause == "sampled" and gap.producer is not None:
+            self.found.sampled.setdefault(gap.producer, gap)
+        else:
+            self.found.gaps.add(gap)
 
     def _span_frame(self, source: _Source, frame: Frame) -> None:
         origin, producer = source.origin(frame.ref)
@@ -368,3 +364,13 @@ class Conversion:
             self.found.gaps.add(Gap("poison_span", until_unix_nano=when, detail=detail))
         else:
             self.found.gaps.add(Gap("poison_span", source.log.producer, number, number, when, when, 1, detail))
+
+
+def _restored(payload: bytes) -> bytes:
+    """The bytes of a span, restored; those that are none stay as they are."""
+    try:
+        span = parsed(Span, payload)
+    except ValueError:
+        return payload
+    restore(span)
+    return bytes(span.SerializeToString(deterministic=True))

@@ -61,6 +61,14 @@ class CommandNotStarted(RecorderError):
         self.code = code
 
 
+class ExportFailed(RecorderError):
+    """The recording cannot be exported there: choose another file."""
+
+
+class ExportExists(ExportFailed):
+    """There is such a file already: choose another name, or have it overwritten."""
+
+
 def printable(text: object, limit: int = 200) -> str:
     """Untrusted text made safe for a one-line message: no control characters, at most `limit` characters."""
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text)[:limit])

@@ -20,6 +20,7 @@ CAUSES = (
     "sampled",
     "truncated",
     "refused",
+    "not_in_file",
     "dropped_attributes",
     "dropped_events",
     "dropped_links",

@@ -12,9 +12,10 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
 
 from fencepost_recorder import durable, folder, otlp
 from fencepost_recorder.accounts import IMPORT_KIND
-from fencepost_recorder.conversion import producer_of
 from fencepost_recorder.errors import ImportFailed, RecordingExists, StorageError, printable
+from fencepost_recorder.exporting.companion import companion_in
 from fencepost_recorder.gaps import Gap
+from fencepost_recorder.marks import mentions, producer_of, restore
 from fencepost_recorder.recording import Recording, open_recording
 from fencepost_recorder.rows import attributes_of, check_span, parsed
 from fencepost_recorder.scratch import scratch
@@ -40,6 +41,8 @@ class _Counts:
     torn: bool = False
     skipped: dict[str, int] = field(default_factory=dict)
     damage: str = ""
+    # The recordings that it was exported from, and how many spans each of these has.
+    exported: dict[str, int] = field(default_factory=dict)
 
 
 def import_otlp(
@@ -57,6 +60,9 @@ def import_otlp(
     known. A span's producer is its resource's service.instance.id, else its service, host and pid;
     `producer_seq` is its place in the files, in the order given. Logs, metrics and profiles are skipped;
     `manifest.imported` counts them, file by file.
+
+    Of a recording that was exported, its gaps come back, its producers and the spans that never ended; a gap
+    (`not_in_file`) says how many spans there were more.
 
     An empty file beside others is what an exporter leaves whose process ended no span, and no error.
     Raises ImportFailed (a file cannot be read, or there is no span in any: then nothing is written), RecordingExists,
@@ -98,10 +104,11 @@ def _write_log(files: Iterable[Path], wal: Path, limits: Limits) -> list[_Counts
     writer = LogWriter(wal, kind=IMPORT_KIND, producer=IMPORT_KIND)
     try:
         counts = [_import_file(file, writer, limits) for file in files]
+        if not any(one.spans for one in counts):
+            raise ImportFailed(_nothing(counts))
+        _note_absent(counts, writer)
     finally:
         writer.close()
-    if not any(one.spans for one in counts):
-        raise ImportFailed(_nothing(counts))
     return counts
 
 
@@ -135,7 +142,7 @@ class _Log:
         match item:
             case otlp.Resource(payload):
                 self._resource = self._introduce(FrameType.RESOURCE, payload, 0)
-                self._producer = _producer(payload)
+                self._look(payload)
             case otlp.Scope(payload):
                 self._scope = self._introduce(FrameType.SCOPE, payload, self._resource)
             case otlp.Found(payload):
@@ -158,10 +165,26 @@ class _Log:
             known = self._known[key] = self._append(kind, payload, ref)
         return known
 
+    def _look(self, resource_spans: bytes) -> None:
+        """Learn whose spans follow, or what an export says of the recording that it was made of."""
+        try:
+            attributes = attributes_of(parsed(ResourceSpans, resource_spans).resource.attributes)
+        except ValueError:
+            self._producer = None
+            return
+        self._producer = producer_of(attributes)
+        companion = companion_in(attributes)
+        if companion is not None:
+            self._counts.exported[companion.recording] = companion.spans
+            for gap in companion.gaps:
+                self._note(gap)
+
     def _span(self, payload: bytes) -> None:
         span = Span()
         try:
             span = parsed(Span, payload)
+            if mentions(payload):
+                restore(span)
             check_span(span)
             if len(payload) > MAX_PAYLOAD_BYTES // 2:
                 raise ValueError("it is larger than 8 MiB")
@@ -189,23 +212,34 @@ class _Log:
         )
 
     def _note(self, gap: Gap) -> None:
-        self._append(FrameType.NOTE, dumps(asdict(gap)).encode(), 0)
+        self._append(FrameType.NOTE, _note(gap), 0)
 
     def _append(self, kind: FrameType, payload: bytes, ref: int) -> int:
-        sequence = self._writer.append(kind, payload, ref if ref >= 0 else NO_REF)
-        if sequence < 0:
-            raise StorageError(
-                f"cannot write {printable(self._writer.path.parents[3])}: "
-                "free some space or choose another folder, then import again"
-            )
-        return sequence
+        return _append(self._writer, kind, payload, ref)
 
 
-def _producer(resource_spans: bytes) -> str | None:
-    try:
-        return producer_of(attributes_of(parsed(ResourceSpans, resource_spans).resource.attributes))
-    except ValueError:
-        return None
+def _append(writer: LogWriter, kind: FrameType, payload: bytes, ref: int) -> int:
+    sequence = writer.append(kind, payload, ref if ref >= 0 else NO_REF)
+    if sequence < 0:
+        raise StorageError(
+            f"cannot write {printable(writer.path.parents[3])}: "
+            "free some space or choose another folder, then import again"
+        )
+    return sequence
+
+
+def _note(gap: Gap) -> bytes:
+    return dumps(asdict(gap)).encode()
+
+
+def _note_absent(counts: list[_Counts], writer: LogWriter) -> None:
+    """Exported recordings say how many spans they have: fewer in the files is a loss, whoever left them out."""
+    exported = {name: spans for one in counts for name, spans in one.exported.items()}
+    absent = sum(exported.values()) - sum(one.spans + one.poison for one in counts)
+    if absent > 0:
+        names = ", ".join(sorted(exported)[:3])
+        detail = printable(f"the export of {names} had {absent} more spans than the files hold", 500)
+        _append(writer, FrameType.NOTE, _note(Gap("not_in_file", lost=absent, detail=detail)), 0)
 
 
 def _bounded(time_unix_nano: int) -> int | None:

@@ -16,6 +16,7 @@ from typing import Any
 from fencepost_recorder.encode import Unencodable, field, key_value, utf8, varint
 
 _INT64_MAX = 2**63 - 1
+_UINT64_MAX = 2**64 - 1
 _UINT32_MAX = 2**32 - 1
 _KINDS = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 _CODES = ("UNSET", "OK", "ERROR")
@@ -99,7 +100,8 @@ def plain_attributes(values: Any) -> Json:
 
 
 def _event(event: Json) -> bytes:
-    head = b"\x09" + _time(get(event, "timeUnixNano")) + _string(b"\x12", event.get("name"))
+    # No column holds an event's time as a number, so it may be as large as OTLP has it.
+    head = b"\x09" + _time(get(event, "timeUnixNano"), _UINT64_MAX) + _string(b"\x12", event.get("name"))
     return head + b"".join(_attributes(b"\x1a", b"\x20", event))
 
 
@@ -226,9 +228,9 @@ def _uint(value: Any, most: int) -> int:
     return number
 
 
-def _time(value: Any) -> bytes:
+def _time(value: Any, most: int = _INT64_MAX) -> bytes:
     try:
-        return _uint(value, _INT64_MAX).to_bytes(8, "little")
+        return _uint(value, most).to_bytes(8, "little")
     except ValueError as error:
         raise ValueError(f"its time is none: {error}") from error
 
@@ -236,8 +238,11 @@ def _time(value: Any) -> bytes:
 def _enum(value: Any, prefix: str, names: tuple[str, ...]) -> int:
     if isinstance(value, str) and value.removeprefix(prefix) in names:
         return names.index(value.removeprefix(prefix))
-    # Values a newer protocol may add are kept, as protobuf does.
-    return _uint(value, 2**31 - 1)
+    # Values a newer protocol may add are kept, as protobuf does; a negative one is a varint of 64 bits.
+    number = 0 if value is None or value == "" else _integer(value)
+    if not -(2**31) <= number < 2**31:
+        raise ValueError(f"its number {str(number)[:24]} is out of range")
+    return number & _UINT64_MAX
 
 
 def _id(value: Any, size: int, what: str) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,16 @@ class Recording:
         Raises RecordingDamaged when a file is no longer what was sealed.
         """
         return self._table("spans", schema.SPANS, [e for e in self.manifest.files if e.path != manifest.GAPS_PATH])
+
+    def batches(self, columns: Sequence[str], rows: int = 4096) -> Iterator[pa.RecordBatch]:
+        """Some columns of the `spans` table, at most `rows` rows at a time, in its order; columns in their own order.
+
+        The memory is that of one file of the recording, whatever its length. Raises RecordingDamaged when a file is
+        no longer what was sealed.
+        """
+        for entry in self.manifest.files:
+            if entry.path != manifest.GAPS_PATH:
+                yield from _batches(self.directory, entry, list(columns), rows)
 
     def gaps(self) -> pa.Table:
         """The `gaps` table, of schema `schema.GAPS`: a row for everything known to be missing.
@@ -121,13 +132,32 @@ def _read(directory: Path, entry: FileEntry) -> bytes:
     return data
 
 
+def _batches(directory: Path, entry: FileEntry, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
+    data = _read(directory, entry)
+    try:
+        with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
+            if not file.schema_arrow.equals(schema.SPANS) or file.metadata.num_rows != entry.rows:
+                raise _other_table(directory, entry)
+            yield from file.iter_batches(batch_size=rows, columns=columns, use_threads=False)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _no_table(directory, entry) from error
+
+
 def _parse(directory: Path, entry: FileEntry, expected: pa.Schema) -> pa.Table:
     # Hash and table come from the same bytes in memory: nobody can change the file in between.
     data = _read(directory, entry)
     try:
         table: Any = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise RecordingDamaged(f"{entry.path} in {printable(directory)} holds no readable table") from error
+        raise _no_table(directory, entry) from error
     if not table.schema.equals(expected) or table.num_rows != entry.rows:
-        raise RecordingDamaged(f"{entry.path} in {printable(directory)} does not hold the columns or rows it should")
+        raise _other_table(directory, entry)
     return table
+
+
+def _no_table(directory: Path, entry: FileEntry) -> RecordingDamaged:
+    return RecordingDamaged(f"{entry.path} in {printable(directory)} holds no readable table")
+
+
+def _other_table(directory: Path, entry: FileEntry) -> RecordingDamaged:
+    return RecordingDamaged(f"{entry.path} in {printable(directory)} does not hold the columns or rows it should")

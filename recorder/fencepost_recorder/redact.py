@@ -4,7 +4,7 @@ Secrets sit in attributes, and nobody can list all of them; so with a `Keep` onl
 events, links, scopes and resources, and of values that are maps the whole value or nothing. A status's message is
 free text, which often holds an exception's, and counts as an attribute of the name `status.message`. Kept in any case
 is what tells spans and processes apart: ids, names, kinds, times, status codes, tracestate, dropped counts, and of a
-resource the attributes that name its producer (`IDENTITY`).
+resource the attributes that name its producer (`IDENTITY`), and the marks of an exported recording (`marks`).
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
+from fencepost_recorder import marks
 from fencepost_recorder.errors import RecorderError, printable
 from fencepost_recorder.halves import SpanHalves
 
 KEEP_VARIABLE = "FENCEPOST_KEEP_ATTRIBUTES"
 STATUS_MESSAGE = "status.message"
-IDENTITY = frozenset({"service.name", "service.namespace", "service.instance.id", "host.name", "process.pid"})
+IDENTITY = frozenset(
+    {"service.name", "service.namespace", "service.instance.id", "host.name", "process.pid", marks.PRODUCER}
+)
 _PATTERN = re.compile(r"[!-)+-~]+(?:\.\*)?\Z")
 _MAX_KNOWN = 4096
 _MAX_BYTES = 32 * 1024
@@ -68,7 +71,11 @@ class Keep:
         """Whether an attribute of that name is kept."""
         known = self._known.get(key)
         if known is None:
-            known = key in self._exact or (isinstance(key, str) and key.startswith(self._prefixes))
+            known = (
+                key == marks.NEVER_ENDED
+                or key in self._exact
+                or (isinstance(key, str) and key.startswith(self._prefixes))
+            )
             if len(self._known) >= _MAX_KNOWN:  # whoever makes up keys must not fill the memory
                 self._known.clear()
             self._known[key] = known

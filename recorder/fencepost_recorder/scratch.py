@@ -29,8 +29,8 @@ def scratch(parent: Path, prefix: str) -> Iterator[tuple[Path, int]]:
     `prefix` begins its name, and no recording's name may begin so. Folders of that prefix whose makers are gone are
     removed first. Raises StorageError.
     """
+    durable.make_directories(parent)
     try:
-        parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _clear(parent, prefix)
         path, lock = _make(parent, prefix)
     except OSError as error:

@@ -40,6 +40,7 @@ from recorder.receiving import (
 
 from fencepost_recorder import ReceiverError, begin
 from fencepost_recorder.receiver import Limits, Receiver
+from fencepost_recorder.redact import Keep
 
 LIMITS = Limits(body_bytes=64 * 1024, in_flight_bytes=1024 * 1024)
 
@@ -454,3 +455,18 @@ def test_an_address_that_cannot_be_had_is_one_sentence(directory: Path, address:
     with pytest.raises(ReceiverError) as refused:
         Receiver(directory / "wal", http=address, tls=None, token="t").start()
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("keep", [None, "job.*"])
+def test_an_exported_recording_that_is_sent_here_keeps_what_never_ended(directory: Path, keep: str | None) -> None:
+    """Its marks are understood, also where only some attributes may be kept."""
+    request = request_of(range(3))
+    request.resource_spans[0].resource.attributes.add(key="fencepost.producer").value.string_value = "worker-7"
+    marked = request.resource_spans[0].scope_spans[0].spans[1]
+    marked.attributes.add(key="fencepost.never_ended").value.bool_value = True
+    with receiving(directory, keep=None if keep is None else Keep.parse(keep)) as lab:
+        assert lab.client().post(request.SerializeToString()).status == 200
+        rows = lab.seal().spans().to_pylist()
+    assert [row["name"] for row in rows if row["duration_time_unix_nano"] is None] == ["span 1"]
+    assert {row["producer"] for row in rows} == {"worker-7"}
+    assert "never_ended" not in "".join(row["span_attributes"] for row in rows)

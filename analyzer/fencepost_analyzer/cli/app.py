@@ -9,7 +9,17 @@ from typing import Annotated
 
 import typer
 
-from fencepost_analyzer.cli import catalogue, demo, judging, postmortems, recording, recordings, replaying, showing
+from fencepost_analyzer.cli import (
+    catalogue,
+    demo,
+    exporting,
+    judging,
+    postmortems,
+    recording,
+    recordings,
+    replaying,
+    showing,
+)
 from fencepost_analyzer.cli.options import Globals
 from fencepost_analyzer.cli.strict import StrictTyper
 from fencepost_analyzer.version import __version__
@@ -29,6 +39,7 @@ A flight recorder and crash lab for job queues.
   fencepost replay latest --policy safe        the same incident under another policy
   fencepost postmortem new latest              the evidence, attached to a postmortem
   fencepost import spans.jsonl.gz              traces from elsewhere (OTLP JSON lines or protobuf)
+  fencepost export latest                      traces for elsewhere (OTLP, Perfetto)
 
 RUN is a recording's id, a path to it, or `latest`. Results go to stdout, progress and errors to stderr.
 
@@ -54,6 +65,7 @@ def build() -> typer.Typer:
     judging.register(app)
     replaying.register(app)
     app.add_typer(postmortems.build(), name="postmortem", short_help="The proof in a folder, beside a page for people.")
+    exporting.register(app)
     catalogue.register(app)
     return app
 

@@ -97,8 +97,10 @@ def _is_ours(error: BaseException) -> bool:
 
 def _explain_ours(error: BaseException) -> str:
     from fencepost_analyzer.errors import QueryError
-    from fencepost_recorder.errors import RecordingUnsealed
+    from fencepost_recorder.errors import ExportExists, RecordingUnsealed
 
+    if isinstance(error, ExportExists):
+        return f"{error}; here that is --force"
     if isinstance(error, RecordingUnsealed):
         return f"{error}: `fencepost seal {shlex.quote(str(error.directory or 'RUN'))}`"
     if isinstance(error, QueryError) and str(error).startswith("Table with name"):

@@ -13,9 +13,10 @@ from typing import Any
 
 from fencepost_recorder import otlpjson
 from fencepost_recorder.encode import field
+from fencepost_recorder.marks import producer_of
 from fencepost_recorder.receiver.answers import Problem, Refusal
 from fencepost_recorder.receiver.limits import MIB, Limits
-from fencepost_recorder.receiver.screening import Count, Poisons, Screened, framed, producer_of
+from fencepost_recorder.receiver.screening import Count, Poisons, Screened, framed
 from fencepost_recorder.wire import Buffer
 
 _SPACE = re.compile(rb"[ \t\n\r]*")

@@ -16,6 +16,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Sp
 
 from fencepost_recorder import wire
 from fencepost_recorder.encode import MAX_SPAN_BYTES, varint
+from fencepost_recorder.marks import producer_of
 from fencepost_recorder.receiver.answers import Problem, Refusal
 from fencepost_recorder.receiver.limits import MIB, Limits
 from fencepost_recorder.rows import attributes_of, check_span, parsed
@@ -292,13 +293,6 @@ class _Screening:
             self._producer = producer_of(attributes_of(self._resource.resource.attributes))
         if spans:
             self._poisons.add(self._producer, reason, since, until, spans)
-
-
-def producer_of(attributes: dict[str, Any]) -> str:
-    """The producer's name, as the sealing will have it. Found late: it comes with Arrow, which few requests need."""
-    from fencepost_recorder import conversion
-
-    return conversion.producer_of(attributes)
 
 
 def _is_sound(span: Span) -> bool:

@@ -494,10 +494,3 @@ def test_a_full_disk_during_an_import_leaves_no_recording(
             load(recordings, content)
         assert list(recordings.iterdir()) == []
     assert load(recordings, content).manifest.spans == 6
-
-
-def test_a_recordings_folder_that_cannot_be_made_is_refused(spans: Spans, tmp_path: Path) -> None:
-    json_lines(spans, tmp_path)
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(StorageError, match="cannot create"):
-        import_otlp([tmp_path / "sdk.jsonl"], tmp_path / "file" / "recordings", tool_version=VERSION)

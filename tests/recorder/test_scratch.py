@@ -127,8 +127,7 @@ def test_the_lock_of_a_folder_that_was_replaced_counts_for_nothing(
     assert module._locked(path) is None
 
 
-def test_where_no_folder_can_be_made_a_sentence_says_so(tmp_path: Path) -> None:
+def test_where_no_folder_can_be_made_a_sentence_says_so(file: Path) -> None:
     """A file in place of the folder, as one example."""
-    (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match="cannot create"), scratch(tmp_path / "file" / "r", ".import-"):
-        pass
+    with pytest.raises(StorageError, match="cannot create"):
+        import_otlp([file], file / "recordings", tool_version="1")

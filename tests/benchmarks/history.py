@@ -97,8 +97,8 @@ class History:
         return self.crash_after({**run, "at": max(run["at"], lived)})
 
     def settlements(self, run: Row) -> list[Row]:
-        told = [row for row in self.of(run["job_id"], *SETTLEMENTS) if row.get("outcome") == "ok" and same(row, run)]
-        return [row for row in told if row.get("reason") != "early"]
+        told = [row for row in self.of(run["job_id"], *SETTLEMENTS) if self.settles(row, run)]
+        return [row for row in told if row.get("outcome") == "ok" and row.get("reason") != "early"]
 
     def shorter(self, run: Row) -> bool:
         """Whether a settlement that its clock cannot place may have ended it sooner."""
@@ -110,6 +110,14 @@ class History:
         settled = [row["at"] for row in self.settlements(run) if one_clock(row, run) and row["at"] >= run["at"]]
         ends = [run.get("until"), min(settled, default=None), self.death_of(run)]
         return min((end for end in ends if end is not None), default=None)
+
+    def settles(self, settlement: Row, run: Row) -> bool:
+        """Of a lease that was handed to several workers each settles its own run."""
+        if not same(settlement, run):
+            return False
+        workers = [settlement.get("worker_id"), run.get("worker_id")]
+        others = {row.get("worker_id") for row in self.of(None, "run") if same(row, run)}
+        return None in workers or workers[0] == workers[1] or workers[0] not in others
 
     def effects(self, job: str) -> dict[str, Doubt]:
         found: dict[str, list[Row]] = {}

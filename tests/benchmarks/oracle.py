@@ -55,11 +55,19 @@ def concurrent_execution(history: History) -> str:
     for job in history.jobs:
         runs = sorted(history.of(job, "run"), key=lambda row: (row["at"], row["span_id"]))
         for index, a in enumerate(runs):
-            cases += [_overlap(history, a, b) for b in runs[index + 1 :] if not same(a, b)]
+            cases += [_overlap(history, a, b) for b in runs[index + 1 :]]
     return summary(cases)
 
 
 def _overlap(history: History, a: Row, b: Row) -> Doubt:
+    workers = (a.get("worker_id"), b.get("worker_id"))
+    if same(a, b) and (workers[0] == workers[1] or (None in workers and alike(a, b, "producer"))):
+        return False
+    met = _overlapping(history, a, b)
+    return None if met and same(a, b) and None in workers else met
+
+
+def _overlapping(history: History, a: Row, b: Row) -> Doubt:
     if _handed_over(history, a, b) or _handed_over(history, b, a):
         return False
     awake_a, awake_b = _awake(history, a), _awake(history, b)
@@ -85,7 +93,7 @@ def _handed_over(history: History, a: Row, b: Row) -> bool:
         for row in history.of(a["job_id"], *SETTLEMENTS)
         if row.get("outcome") == "ok"
         and row.get("reason") != "early"
-        and same(row, a)
+        and history.settles(row, a)
         and row.get("position") is not None
     ]
     granted = [r["position"] for r in history.leases(b["job_id"]) if same(r, b) and r.get("position") is not None]
@@ -122,16 +130,21 @@ def _takeovers(history: History, events: tuple[str, ...]) -> str:
     cases: list[Doubt] = []
     for job in history.jobs:
         leases = history.leases(job)
-        if len(leases) < 2:
-            continue
         for action in history.of(job, *events):
             happened = history.happened(action)
             if happened is False:
                 continue
-            overtaken = [_newer(leases, action, rival) for rival in leases if not same(action, rival)]
+            overtaken = [_newer(leases, action, rival) for rival in leases if _another(action, rival, len(leases))]
             worst = True if True in overtaken else None if None in overtaken else False
             cases.append(conjunction(worst, happened))
     return summary(cases)
+
+
+def _another(action: Row, rival: Row, leases: int) -> bool:
+    if action["execution_id"] is not None and rival["execution_id"] is not None:
+        return not same(action, rival)
+    workers = (action.get("worker_id"), rival.get("worker_id"))
+    return leases > 1 or (None not in workers and workers[0] != workers[1])
 
 
 def _newer(leases: list[Row], action: Row, rival: Row) -> Doubt:
@@ -242,8 +255,8 @@ def _stuck(history: History, lease: Row) -> Doubt:
     job = lease["job_id"]
     renewals = [row for row in history.of(job, "renew") if row.get("outcome") == "ok" and same(row, lease)]
     expiries = [row["until"] for row in (lease, *renewals) if row.get("until") is not None]
-    due = max(expiries, default=history.ended) + max((lease.get("until") or 0) - lease["at"], GRACE_NS)
-    if history.ended <= due:
+    due = max(expiries) + max((lease.get("until") or 0) - lease["at"], GRACE_NS) if expiries else None
+    if due is not None and history.ended <= due:
         return False
     own = [row for row in history.of(job, *SETTLEMENTS, "reclaim") if same(row, lease)]
     others = [
@@ -252,17 +265,24 @@ def _stuck(history: History, lease: Row) -> Doubt:
         if not same(row, lease) and row.get("outcome") == "ok" and precedes(lease, row)
     ]
     released = [row for row in own if row.get("outcome") == "ok"]
-    if any(row["at"] <= due for row in (*released, *others)):
+    if any(due is None or row["at"] <= due for row in (*released, *others)):
         return False
+    return _late(history, lease, due, own, others)
+
+
+def _late(history: History, lease: Row, due: int | None, own: list[Row], others: list[Row]) -> Doubt:
+    job, taken = lease["job_id"], history.inventory()
+    released = [row for row in own if row.get("outcome") == "ok"]
     ends = sorted(released, key=lambda row: int(row["at"])) or sorted(others, key=lambda row: int(row["at"]))
+    counted = taken is not None and due is not None and taken["at"] > due
+    seen = counted and history.state(job) == "leased"
     if ends:
-        return True if ends[0].get("position") is not None or one_clock(ends[0], lease) else None
-    taken = history.inventory()
-    counted = taken is not None and taken["at"] > due
-    unanswered = any(history.happened(row) is None for row in own)
-    if counted and history.state(job) != "leased":
-        return False if unanswered else None
-    return None if unanswered and not counted else True
+        seen = seen and taken is not None and taken["at"] < ends[0]["at"]
+        orderly = ends[0].get("position") is not None or one_clock(ends[0], lease)
+        return True if orderly and (seen or ends[0]["event"] == "reclaim") else None
+    if counted and not seen:
+        return False if any(history.happened(row) is None for row in own) else None
+    return True if seen else None
 
 
 def causality(history: History) -> str:
@@ -272,7 +292,7 @@ def causality(history: History) -> str:
         cases.append(_too_early(history, job, whole))
         cases += [_stray(history, write, whole) for write in history.of(job, "write")]
         leases = history.leases(job)
-        cases += [_backwards(a, b) for a in leases for b in leases if a is not b]
+        cases += [_backwards(history, a, b) for a in leases for b in leases if a is not b]
     return summary(cases)
 
 
@@ -317,10 +337,18 @@ def _stray(history: History, write: Row, whole: int) -> Doubt:
     return happened if early else False
 
 
-def _backwards(earlier: Row, later: Row) -> Doubt:
+def _backwards(history: History, earlier: Row, later: Row) -> Doubt:
     tokens = None not in (earlier.get("token"), later.get("token")) and later["token"] <= earlier["token"]
     attempts = None not in (earlier.get("attempt"), later.get("attempt")) and later["attempt"] < earlier["attempt"]
-    return bool(precedes(earlier, later)) and (tokens or attempts)
+    if not precedes(earlier, later) or not (tokens or attempts):
+        return False
+    between = [
+        conjunction(precedes(earlier, row), precedes(row, later), True if row.get("outcome") == "ok" else None)
+        for row in history.enqueues(later["job_id"])
+    ]
+    if tokens:
+        return True
+    return False if True in between else None if None in between else True
 
 
 RULES: dict[str, Callable[[History], str]] = {

@@ -61,6 +61,13 @@ pairs AS (
         actor(a.worker_id, a.attempt) AS actor,
         actor(b.worker_id, b.attempt) AS rival,
         b.at AS rival_at, b.span_id AS rival_span_id,
+        a.queue <> b.queue AS elsewhere,
+        CASE
+            WHEN a.execution_id <> b.execution_id OR a.worker_id <> b.worker_id THEN FALSE
+            WHEN a.worker_id = b.worker_id OR a.producer = b.producer THEN TRUE
+            WHEN a.producer <> b.producer THEN NULL
+            ELSE TRUE
+        END AS one_execution,
         CASE
             WHEN a.asleep < b.asleep THEN a.asleep
             WHEN a.asleep >= b.asleep THEN b.asleep
@@ -78,14 +85,16 @@ pairs AS (
             WHEN a.since <= b.since THEN b.since < a.asleep
             WHEN a.since < b.asleep AND (b.shorter OR a.drowsy OR b.drowsy) THEN NULL
             WHEN b.since < a.since THEN a.since < b.asleep
-        END AS overlap
+        END
+        -- The same id in another queue may be another job, two spans of one lease in two processes one execution.
+        AND CASE WHEN elsewhere OR one_execution IS NULL THEN NULL ELSE TRUE END AS overlap
     FROM stretches AS a
     JOIN stretches AS b
         ON a.schedule = b.schedule
         AND a.job_id = b.job_id
-        AND a.execution_id <> b.execution_id
         -- Each pair once.
-        AND (coalesce(a.at, 0), a.trace_id, a.span_id) < (coalesce(b.at, 0), b.trace_id, b.span_id)
+        AND (coalesce(a.at, 0), coalesce(a.trace_id, ''), a.span_id) < (coalesce(b.at, 0), coalesce(b.trace_id, ''), b.span_id)
+    WHERE one_execution IS DISTINCT FROM TRUE
 )
 SELECT
     schedule,
@@ -99,6 +108,9 @@ SELECT
     CASE
         WHEN bool_or(overlap) THEN printf('Job %s ran twice at once: %s began %s after %s did, and both were at it for %s.',
             job_id, rival, how_long(rival_at - "at"), actor, how_long(sum(together)))
+        WHEN bool_or(elsewhere)
+            THEN printf('Job %s may have run twice at once: %s began %s after %s did, in another queue, where it may be another job.',
+                job_id, rival, how_long(rival_at - "at"), actor)
         ELSE printf('Job %s may have run twice at once: %s began %s after %s did, and nothing proves that the first had ended.',
             job_id, rival, how_long(rival_at - "at"), actor)
     END AS sentence

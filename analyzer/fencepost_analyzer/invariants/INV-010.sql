@@ -21,7 +21,8 @@ due AS (
     FROM leases AS lease
     JOIN horizon USING (schedule)
     LEFT JOIN renewed USING (schedule, execution_id)
-    WHERE horizon.ended > due_at
+    -- One that does not say when it runs out is due once nothing else tells its end.
+    WHERE coalesce(horizon.ended > due_at, TRUE)
         -- Of a lease without a job nobody knows what became of it.
         AND lease.job_id IS NOT NULL
 ),
@@ -33,12 +34,13 @@ late AS (
         AND due.execution_id = release.execution_id
         AND release.event IN ('ack', 'fail', 'dead_letter', 'retry', 'reclaim')
         AND release.outcome = 'ok'
-        AND release."at" <= due.due_at
+        AND coalesce(release."at" <= due.due_at, TRUE)
 ),
 released AS (
     SELECT
         schedule, execution_id,
         arg_min(moment, "at") FILTER (happened) AS moment,
+        arg_min(event, "at") FILTER (happened) AS event,
         bool_or(happened IS NULL) AS unanswered
     FROM steps
     SEMI JOIN late USING (schedule, execution_id)
@@ -47,7 +49,7 @@ released AS (
 ),
 ended_by_others AS (
     -- A newer lease of the job ends this one, whoever took it back; so does whatever another execution settled.
-    SELECT late.schedule, late.span_id, arg_min(other.moment, other."at") AS moment
+    SELECT late.schedule, late.span_id, arg_min(other.moment, other."at") AS moment, arg_min(other.event, other."at") AS event
     FROM late
     JOIN moments AS other
         ON late.schedule = other.schedule
@@ -62,6 +64,7 @@ ends AS (
     SELECT
         late.*,
         coalesce(released.moment, ended_by_others.moment) AS ended,
+        CASE WHEN released.moment IS NULL THEN ended_by_others.event ELSE released.event END AS ended_by,
         coalesce(released.unanswered, FALSE) AS unanswered,
         holdings.state,
         holdings.at > late.due_at AS counted,
@@ -70,14 +73,31 @@ ends AS (
     LEFT JOIN released USING (schedule, execution_id)
     LEFT JOIN ended_by_others USING (schedule, span_id)
     LEFT JOIN holdings USING (schedule, job_id)
-    WHERE coalesce((ended_by_others.moment).at > late.due_at, TRUE)
+    WHERE ended_by_others.moment IS NULL
+        OR (ended_by_others.moment).at > late.due_at
+),
+seen AS (
+    -- The queue lists it as leased, or a reclaimer looks at what has run out and leaves it.
+    SELECT DISTINCT ends.schedule, ends.span_id
+    FROM ends
+    JOIN moments AS look
+        ON ends.schedule = look.schedule
+        AND look.at > ends.due_at
+        AND coalesce(look.at < (ends.ended).at, TRUE)
+        AND (
+            (look.event = 'inventory' AND look.job_id = ends.job_id AND look.reason = 'leased')
+            OR (look.event = 'scan' AND look.outcome = 'ok' AND look.queue = ends.queue)
+        )
 ),
 judged AS (
     SELECT
-        *,
+        ends.*,
+        seen.span_id IS NULL AND ended IS NULL AND counted IS DISTINCT FROM TRUE AS uncounted,
         CASE
             -- The settlement got no answer, but the queue let go: it must have arrived.
-            WHEN ended IS NULL AND unanswered AND counted AND state IS DISTINCT FROM 'leased' THEN 'holds'
+            WHEN ended IS NULL AND unanswered AND counted AND coalesce(state NOT IN ('leased', 'held'), TRUE) THEN 'holds'
+            WHEN due_at IS NULL
+                THEN 'it does not say when it runs out'
             WHEN ended IS NULL AND unanswered AND NOT coalesce(counted, FALSE)
                 THEN 'its settlement got no answer'
             WHEN ended IS NULL AND counted AND state IS DISTINCT FROM 'leased'
@@ -86,8 +106,12 @@ judged AS (
                 AND (ended).position IS NULL
                 AND NOT coalesce((ended).host = (moment).host OR (ended).producer = (moment).producer, FALSE)
                 THEN 'it was ended late by the clock of another host'
+            -- A queue whose leases end by themselves tells of it only when the job is asked for.
+            WHEN seen.span_id IS NULL AND ended_by IS DISTINCT FROM 'reclaim'
+                THEN 'nobody was seen to look whether it was free'
         END AS doubt
     FROM ends
+    LEFT JOIN seen USING (schedule, span_id)
 )
 SELECT
     schedule,
@@ -95,10 +119,11 @@ SELECT
     "at",
     [span_id] AS span_ids,
     CASE WHEN doubt IS NULL THEN 'violated' ELSE 'unknown' END AS verdict,
+    CASE WHEN uncounted THEN 'inventory' END AS missing,
     "at" AS absent_since,
     coalesce((ended).at, horizon) AS absent_until,
     CASE
-        WHEN doubt IS NOT NULL THEN printf('The lease of job %s by %s ran out and may be stuck: %s.',
+        WHEN doubt IS NOT NULL THEN printf('The lease of job %s by %s may be stuck: %s.',
             job_id, actor(worker_id, attempt), doubt)
         WHEN ended IS NULL THEN printf('The lease of job %s by %s is stuck: it ran out and %s later it was neither settled, renewed nor taken back.',
             job_id, actor(worker_id, attempt), how_long(horizon - expires_at))

@@ -5,7 +5,7 @@
 -- polarity: +
 -- needs: enqueue, lease | run
 -- claim: No job is leased or run before it was enqueued, none comes from nowhere, no write is applied outside an
---   execution, and a job's tokens and attempts increase from lease to lease.
+--   execution, and the tokens and attempts of a job's leases, as far as they are told, increase.
 WITH
 -- Too early by some measure; which measure is to be trusted is decided below.
 early AS (
@@ -130,9 +130,23 @@ before_lease AS (
         AND precedes(write.moment, lease.moment)
 ),
 granted AS (
-    SELECT schedule, job_id, token, attempt, worker_id, moment, "at", span_id
+    SELECT schedule, job_id, token, attempt, worker_id, queue, moment, "at", span_id
     FROM leases
     SEMI JOIN (FROM jobs WHERE jobs.leases > 1) USING (schedule, job_id)
+),
+reversed AS (
+    -- Tokens are numbered by queue; attempts by job, from each enqueue anew.
+    SELECT
+        earlier, later,
+        coalesce(later.queue = earlier.queue AND later.token <= earlier.token, FALSE) AS by_token,
+        later.queue <> earlier.queue AS elsewhere
+    FROM granted AS earlier
+    JOIN granted AS later
+        ON earlier.schedule = later.schedule
+        AND earlier.job_id = later.job_id
+        AND precedes(earlier.moment, later.moment)
+    WHERE by_token
+        OR later.attempt < earlier.attempt
 ),
 backwards AS (
     SELECT
@@ -140,7 +154,11 @@ backwards AS (
         later.job_id,
         later.at,
         [earlier.span_id, later.span_id] AS span_ids,
-        'violated' AS verdict,
+        CASE
+            WHEN by_token THEN 'violated'
+            WHEN elsewhere OR count(*) FILTER (again.event IS NOT NULL) > 0 THEN 'unknown'
+            ELSE 'violated'
+        END AS verdict,
         -- Only a second enqueue of the same id, unrecorded, could have begun a new count.
         earlier.at AS absent_since,
         later.at AS absent_until,
@@ -148,12 +166,25 @@ backwards AS (
             later.job_id, actor(later.worker_id, later.attempt), actor(earlier.worker_id, earlier.attempt),
             coalesce(later.token::VARCHAR, 'none'), coalesce(earlier.token::VARCHAR, 'none'),
             coalesce(later.attempt::VARCHAR, 'none'), coalesce(earlier.attempt::VARCHAR, 'none')) AS sentence
-    FROM granted AS earlier
-    JOIN granted AS later
-        ON earlier.schedule = later.schedule
-        AND earlier.job_id = later.job_id
-        AND precedes(earlier.moment, later.moment)
-        AND (later.token <= earlier.token OR later.attempt < earlier.attempt)
+    FROM reversed
+    LEFT JOIN moments AS again
+        ON later.schedule = again.schedule
+        AND later.job_id = again.job_id
+        AND again.event = 'enqueue'
+        AND again.outcome IS DISTINCT FROM 'failed'
+        AND coalesce(precedes(earlier.moment, again.moment), TRUE)
+        AND coalesce(precedes(again.moment, later.moment), TRUE)
+    GROUP BY earlier, later, by_token, elsewhere
+    -- Enqueued again for sure between the two: a new count.
+    HAVING by_token
+        OR NOT coalesce(
+            bool_or(
+                again.outcome = 'ok'
+                AND precedes(earlier.moment, again.moment)
+                AND precedes(again.moment, later.moment)
+            ),
+            FALSE
+        )
 )
 FROM before_enqueue
 UNION ALL BY NAME

@@ -49,7 +49,6 @@ told AS (
         event,
         "messaging.message.id" AS job_id,
         "job.attempt" AS attempt,
-        "messaging.message.id" || '#' || "job.lease.token" AS execution_id,
         "job.worker.id" AS worker_id,
         "messaging.destination.name" AS queue,
         decided_at AS at,

@@ -8,11 +8,12 @@ WITH suspected AS (
     SEMI JOIN suspects USING (schedule, job_id)
 ),
 run AS (
-    SELECT *
+    SELECT *, list(worker_id) OVER (PARTITION BY schedule, execution_id) AS workers
     FROM suspected
     WHERE event = 'run'
 ),
 settled AS (
+    -- Where one lease was handed to several workers, what one of them settles ends its own run only.
     SELECT
         run.schedule, run.trace_id, run.span_id,
         min(settlement."at") FILTER (one_clock(run.moment, settlement.moment) AND settlement."at" >= run."at") AS "at",
@@ -22,6 +23,10 @@ settled AS (
     JOIN suspected AS settlement
         ON run.schedule = settlement.schedule
         AND run.execution_id = settlement.execution_id
+        AND (
+            coalesce(run.worker_id = settlement.worker_id, TRUE)
+            OR NOT list_contains(run.workers, settlement.worker_id)
+        )
     WHERE settlement.event IN ('ack', 'fail', 'dead_letter', 'retry')
         AND settlement.outcome = 'ok'
         AND settlement.reason IS DISTINCT FROM 'early'

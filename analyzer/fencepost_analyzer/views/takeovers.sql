@@ -1,20 +1,15 @@
 -- Writes and settlements of executions that a newer lease of the same job had replaced. `overtaken`: TRUE = the newer
--- lease was granted before, NULL = nobody can tell. Newer by token; where a token is missing, by the order in
--- which the two leases were granted.
-WITH contested AS (
-    SELECT schedule, job_id
+-- lease was granted before, NULL = nobody can tell. Newer by token, which each queue numbers for itself; where a token or
+-- its queue is missing, by the order in which the two leases were granted. In another queue it may be another job.
+WITH leased AS (
+    SELECT schedule, job_id, leases
     FROM jobs
-    WHERE leases > 1
-),
-rivals AS (
-    SELECT leases.*
-    FROM leases
-    SEMI JOIN contested USING (schedule, job_id)
+    WHERE leases > 0
 ),
 actions AS (
-    SELECT steps.*
+    SELECT steps.*, leased.leases
     FROM steps
-    SEMI JOIN contested USING (schedule, job_id)
+    JOIN leased USING (schedule, job_id)
     WHERE steps.happened IS DISTINCT FROM FALSE
         AND steps.event IN ('write', 'ack', 'fail', 'dead_letter', 'retry')
 ),
@@ -25,16 +20,22 @@ judged AS (
         rival.worker_id AS rival_worker_id, rival.attempt AS rival_attempt, rival.token AS rival_token,
         rival.at AS rival_at, rival.span_id AS rival_span_id,
         CASE
-            WHEN action.token IS NOT NULL AND rival.token IS NOT NULL THEN rival.token > action.token
+            WHEN action.queue = rival.queue AND action.token IS NOT NULL AND rival.token IS NOT NULL
+                THEN rival.token > action.token
             WHEN own.execution_id IS NOT NULL THEN precedes(own.moment, rival.moment)
         END
-        AND precedes(rival.moment, action.moment) AS overtaken
+        AND precedes(rival.moment, action.moment)
+        AND CASE WHEN action.queue <> rival.queue THEN NULL ELSE TRUE END AS overtaken
     FROM actions AS action
-    JOIN rivals AS rival
+    JOIN leases AS rival
         ON action.schedule = rival.schedule
         AND action.job_id = rival.job_id
-        AND coalesce(action.execution_id <> rival.execution_id, TRUE)
-    LEFT JOIN rivals AS own
+        -- What does not say whose it is belongs to the only lease, unless it came from another worker.
+        AND coalesce(
+            action.execution_id <> rival.execution_id,
+            action.leases > 1 OR coalesce(action.worker_id <> rival.worker_id, FALSE)
+        )
+    LEFT JOIN leases AS own
         ON action.schedule = own.schedule
         AND action.execution_id = own.execution_id
 )

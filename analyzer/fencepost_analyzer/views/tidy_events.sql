@@ -1,5 +1,13 @@
--- A time of 0 or before, which is 1970 and none, or after 2096, or a position of that size, is hostile or broken, and arithmetic with it would
--- overflow: it becomes null.
+-- A time of 0 or before, which is 1970 and none, or after 2096, or a position of that size, is hostile or broken, and
+-- arithmetic with it would overflow: it becomes null. Tokens are numbered by queue: where a job was seen in several, an
+-- execution's id names its.
+WITH several AS (
+    SELECT coalesce(schedule, 0) AS schedule, job_id
+    FROM incoming
+    WHERE job_id IS NOT NULL
+    GROUP BY ALL
+    HAVING min(queue) < max(queue)
+)
 SELECT
     coalesce(schedule, 0) AS schedule,
     event,
@@ -7,7 +15,8 @@ SELECT
     attempt,
     CASE
         WHEN execution_id IS NOT NULL THEN execution_id
-        WHEN token IS NOT NULL THEN job_id || '#' || token
+        WHEN token IS NOT NULL AND (coalesce(schedule, 0), job_id) NOT IN (FROM several) THEN job_id || '#' || token
+        WHEN token IS NOT NULL AND queue IS NOT NULL THEN job_id || '#' || token || ' in ' || queue
         WHEN event = 'run' THEN job_id || '@' || span_id
     END AS execution_id,
     worker_id,

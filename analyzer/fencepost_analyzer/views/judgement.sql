@@ -3,14 +3,14 @@
 -- which was recorded with different contents shows only one of them, so it is unknown, too. This is the one place where
 -- gaps meet violations; NULL is "any" on either side.
 WITH touched AS (
-    SELECT claim.rowid AS row, min(holes.doubt) AS doubt
+    SELECT claim.rowid AS row, min(holes.kind) AS kind
     FROM found AS claim
     JOIN (
-        SELECT 'gapped' AS doubt, NULL AS schedule, producer, since_unix_nano AS since, until_unix_nano AS until
+        SELECT 'gapped' AS kind, NULL AS schedule, producer, since_unix_nano AS since, until_unix_nano AS until
         FROM gaps
         UNION ALL
         -- What was recorded, but nobody knows of which job, could be what a claim takes to be absent.
-        SELECT 'nameless' AS doubt, schedule, producer, "at" AS since, until
+        SELECT 'nameless' AS kind, schedule, producer, "at" AS since, until
         FROM nameless
         WHERE lacks = 'job_id'
     ) AS holes
@@ -36,7 +36,7 @@ SELECT
     CASE
         WHEN found.verdict <> 'violated' THEN NULL
         WHEN contradicted.row IS NOT NULL THEN 'disputed'
-        ELSE touched.doubt
+        ELSE touched.kind
     END AS doubt,
     CASE WHEN doubt IS NULL THEN found.verdict ELSE 'unknown' END AS verdict,
     found.sentence

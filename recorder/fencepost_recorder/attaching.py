@@ -155,12 +155,12 @@ def _provide() -> TracerProvider:
     It is put where the API keeps its provider without using up the one time that the API lets somebody set one: or
     else the program's own would be refused, and its exporters would fall silent because of us.
     """
-    from fencepost_recorder.installing import resource_of
+    from fencepost_recorder.installing import provider_of, resource_of
 
     # A sampler that somebody asked for is heeded, and noted; by default everything is recorded.
     sampler = None if os.environ.get("OTEL_TRACES_SAMPLER") else ALWAYS_ON
     service = os.environ.get("OTEL_SERVICE_NAME") or f"unknown_service:{Path(sys.executable or 'python').name}"
-    provider = TracerProvider(sampler=sampler, resource=resource_of(service, {}))
+    provider = provider_of(resource_of(service, {}), sampler)
     if getattr(trace, "_TRACER_PROVIDER", provider) is None and hasattr(trace, "_set_tracer_provider"):
         vars(trace)["_TRACER_PROVIDER"] = provider
         _State.provisional = provider

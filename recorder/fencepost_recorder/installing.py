@@ -7,13 +7,14 @@ import socket
 import sys
 import uuid
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 
 from opentelemetry import trace
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.id_generator import IdGenerator
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Sampler
 from opentelemetry.util.types import AttributeValue
 
 from fencepost_recorder.errors import RecorderError
@@ -54,9 +55,7 @@ def install(
     resource = resource_of(service_name, attributes or {})
     processor = RecordingSpanProcessor(folder)
     processor.expect(resource)
-    # Limits on the length of values would cut keys and ids, and nobody would count it.
-    whole = SpanLimits(max_attribute_length=SpanLimits.UNSET, max_span_attribute_length=SpanLimits.UNSET)
-    provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, id_generator=id_generator, span_limits=whole)
+    provider = provider_of(resource, ALWAYS_ON, id_generator)
     provider.add_span_processor(processor)
     trace.set_tracer_provider(provider)
 
@@ -75,6 +74,15 @@ def _folder_from_environment() -> Path:
     if not folder:
         raise RecorderError(f"nowhere to record to: pass wal=, or set {WAL_VARIABLE} to a recording's wal folder")
     return Path(folder)
+
+
+def provider_of(resource: Resource, sampler: Sampler | None, id_generator: IdGenerator | None = None) -> TracerProvider:
+    """A provider without limits on the length of values, which would cut keys and ids uncounted; fit to be forked."""
+    # After a fork the SDK asks its detectors in threads, by an executor whose module re-makes a lock in children: that
+    # must happen first, and the children's hooks run in the order in which they were registered.
+    import_module("concurrent.futures.thread")
+    whole = SpanLimits(max_attribute_length=SpanLimits.UNSET, max_span_attribute_length=SpanLimits.UNSET)
+    return TracerProvider(sampler=sampler, resource=resource, id_generator=id_generator, span_limits=whole)
 
 
 def resource_of(service_name: str, attributes: Mapping[str, AttributeValue]) -> Resource:

@@ -340,3 +340,22 @@ def test_the_exporter_without_a_recording_says_so_and_lets_the_program_run(run: 
     assert done.returncode == 0
     assert done.stderr.startswith("fencepost: the traces exporter `fencepost` records nothing: set FENCEPOST_WAL ")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_program_without_an_sdk_of_its_own_may_fork(instrumented: Instrumented, recordings: Path) -> None:
+    """In a forked child the SDK asks its detectors again, by an executor: our provider, made before the program loaded
+    that, must not wait there for the lock that the fork holds."""
+    directory = begin(recordings, "forking")
+    done = instrumented(
+        """
+        import concurrent.futures.thread, os
+        from opentelemetry import trace
+        if os.fork() == 0:
+            trace.get_tracer("scope").start_span("child").end()
+            os._exit(0)
+        print(os.wait()[1])
+        """,
+        directory / "wal",
+    )
+    assert [span["name"] for span in sealed(directory)[0]] == ["child"]
+    assert (done.returncode, done.stdout) == (0, "0\n")

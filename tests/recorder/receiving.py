@@ -78,11 +78,11 @@ def json_body(spans: range, service: str = "shop") -> bytes:
 class Client:
     """One connection to the receiver over HTTP, or HTTPS with a context."""
 
-    def __init__(self, address: tuple[str, int], context: ssl.SSLContext | None = None) -> None:
+    def __init__(self, address: tuple[str, int], context: ssl.SSLContext | None = None, seconds: float = 20) -> None:
         self.connection = (
-            http.client.HTTPConnection(*address, timeout=20)
+            http.client.HTTPConnection(*address, timeout=seconds)
             if context is None
-            else http.client.HTTPSConnection(*address, context=context, timeout=20)
+            else http.client.HTTPSConnection(*address, context=context, timeout=seconds)
         )
 
     def __enter__(self) -> Client:

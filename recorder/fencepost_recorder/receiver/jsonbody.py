@@ -24,7 +24,10 @@ _SCALAR = re.compile(rb"[-+.0-9A-Za-z]+")
 _MARK = re.compile(rb'["\[\]{}]')
 _BOM = b"\xef\xbb\xbf"
 _LEAF_BYTES = 2 * MIB
-_TEXTS_AN_ELEMENT = 8
+_MARKS_AN_ELEMENT = 10
+# Brackets and texts that are walked for one request, and how deep: each costs time, whatever it costs in memory.
+_MARKS = 4_000_000
+_MAX_DEPTH = 1000
 _OWN = frozenset({"resource", "scope", "schemaUrl", "schema_url"})
 _QUOTE, _BACKSLASH, _COMMA, _COLON = b'"\\,:'
 _OPEN, _CLOSE = b"[{", b"]}"
@@ -53,6 +56,7 @@ class Cursor:
         # Never resized while it is read: the regular expressions hold on to it.
         self._text = text if isinstance(text, bytes | bytearray) else bytes(text)
         self._limits = limits
+        self._marks = _MARKS
         self._at = len(_BOM) if self._text.startswith(_BOM) else 0
 
     def members(self) -> Iterator[str]:
@@ -106,29 +110,37 @@ class Cursor:
         return self._skip_brackets()
 
     def _skip_brackets(self) -> str:
-        text, at, most = self._text, self._at, self._limits.elements
-        depth = deepest = opened = texts = 0
+        text, at, search, find = self._text, self._at, _MARK.search, self._text.find
+        depth = deepest = opened = 0
+        left = before = self._marks
         while True:
-            found = _MARK.search(text, at)
+            found = search(text, at)
             if found is None:
                 raise NotJson("a bracket is not closed")
             at = found.end()
             mark = text[at - 1]
+            left -= 1
+            if left < 0 or depth > _MAX_DEPTH:
+                raise _too_much()
             if mark == _QUOTE:
-                at = self._behind_text(at - 1)
-                texts += 1
+                end = find(b'"', at)
+                if end > 0 and text[end - 1] != _BACKSLASH:
+                    at = end + 1
+                else:
+                    self._marks, at = left, self._behind_text(at - 1)
+                    left = self._marks
             elif mark in _OPEN:
-                depth += 1
                 opened += 1
+                depth += 1
                 deepest = max(deepest, depth)
             else:
                 depth -= 1
                 if depth == 0:
                     break
-        self._at = at
+        self._at, self._marks = at, left
         if deepest > self._limits.depth:
             return "it is nested too deeply"
-        too_many = opened > most or texts > most * _TEXTS_AN_ELEMENT
+        too_many = opened > self._limits.elements or before - left > self._limits.elements * _MARKS_AN_ELEMENT
         return "it holds too many attributes, events, links or values" if too_many else ""
 
     def _behind_text(self, at: int) -> int:
@@ -138,6 +150,9 @@ class Cursor:
             at = text.find(b'"', at + 1)
             if at < 0:
                 raise NotJson("a text is not closed")
+            self._marks -= 1
+            if self._marks < 0:
+                raise _too_much()
             before = at - 1
             while text[before] == _BACKSLASH:
                 before -= 1
@@ -297,6 +312,10 @@ class _Reading:
         self._bytes += size
         if self._bytes > self._most:
             raise Refusal(Problem.TOO_LARGE, "the request is too large once it is turned into protobuf")
+
+
+def _too_much() -> Refusal:
+    return Refusal(Problem.TOO_LARGE, "the request holds too many or too deep brackets and texts")
 
 
 def _reason(error: Exception) -> str:

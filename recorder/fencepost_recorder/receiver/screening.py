@@ -23,6 +23,8 @@ from fencepost_recorder.rows import attributes_of, check_span, parsed
 from fencepost_recorder.wire import LENGTH_DELIMITED, Buffer
 
 _RUN_BYTES = 64 * 1024
+# Where clients of OTLP before 0.15 have their spans: `instrumentation_library_spans`, which no one reads any more.
+_OLD_SCOPE_SPANS = 1000
 _OWN_BYTES = MIB
 _MAX_TIME = 2**63 - 1
 _MAX_DEPTH = 64
@@ -159,10 +161,11 @@ class _Screening:
         own, scopes = self._parts(start, end, wire.SCOPE_SPANS)
         self._resource = self._read("resource_spans", ResourceSpans, own)
         self._producer = None
+        if any(map(_is_old, own)):
+            _, old = self._parts(start, end, _OLD_SCOPE_SPANS)
+            self._lose_scopes(old, "its client speaks OTLP from before 0.15, whose spans are not read any more")
         if self._resource is None:
-            for first, last in scopes:
-                runs, _ = self._runs(first, last)
-                self._lose_all(runs, "its resource could not be read")
+            self._lose_scopes(scopes, "its resource could not be read")
             return []
         pieces: list[Buffer] = [*own]
         if self._redaction is not None:
@@ -274,6 +277,10 @@ class _Screening:
         except ValueError:
             return None
 
+    def _lose_scopes(self, scopes: list[tuple[int, int]], reason: str) -> None:
+        for first, last in scopes:
+            self._lose_all(self._runs(first, last)[0], reason)
+
     def _lose_all(self, runs: list[tuple[int, int, int]], reason: str) -> None:
         self._lose(reason, spans=sum(spans for _, _, spans in runs))
 
@@ -307,6 +314,11 @@ def _is_sound(span: Span) -> bool:
         and span.start_time_unix_nano <= _MAX_TIME
         and span.end_time_unix_nano <= _MAX_TIME
     )
+
+
+def _is_old(own: memoryview) -> bool:
+    """Whether there is a field of old spans among the fields of a resource."""
+    return any(one.number == _OLD_SCOPE_SPANS for one in wire.located(own, 0, len(own)))
 
 
 def _message(run: memoryview) -> ScopeSpans | None:

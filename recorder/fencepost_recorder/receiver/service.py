@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from fencepost_recorder.commitlog import CommitLog
 from fencepost_recorder.errors import ReceiverError, printable
 from fencepost_recorder.receiver.desk import Desk
 from fencepost_recorder.receiver.intake import Intake
-from fencepost_recorder.receiver.limits import Budget, Counts, Limits, Tally, Tls
+from fencepost_recorder.receiver.limits import MIB, Budget, Counts, Limits, Tally, Tls
 from fencepost_recorder.receiver.listening import HttpFace, is_loopback, server_context
 from fencepost_recorder.receiver.overgrpc import GrpcFace
 from fencepost_recorder.receiver.redaction import KeepOnly
@@ -17,6 +19,7 @@ from fencepost_recorder.redact import Keep
 from fencepost_recorder.wal import MAX_PAYLOAD_BYTES
 
 Address = tuple[str, int]
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # of malloc.h
 
 
 class Receiver:
@@ -72,6 +75,7 @@ class Receiver:
     def start(self) -> None:
         """Bind and serve, in threads. Raises ReceiverError when that cannot be, StorageError without a log."""
         self._check()
+        _give_memory_back()
         context = server_context(self._tls) if self._tls is not None else None
         kept = self._keep.patterns if self._keep is not None else None
         log = CommitLog(self._wal, kept=kept, queue_bytes=self._limits.in_flight_bytes)
@@ -116,3 +120,15 @@ class Receiver:
                     f"{printable(address[0])} can be reached from elsewhere: give a TLS certificate and a bearer "
                     "token, or listen on 127.0.0.1"
                 )
+
+
+def _give_memory_back() -> None:
+    """Have the C library return large blocks to the system as soon as they are freed, where it is GNU's.
+
+    By itself it keeps what it once needed, in up to eight heaps a processor: a few large requests, each in a thread
+    of its own, and a receiver would hold many times its limit for good.
+    """
+    with suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_MMAP_THRESHOLD, MIB)
+        library.mallopt(_M_ARENA_MAX, 2)

@@ -176,6 +176,7 @@ BODIES = [
     Hostile("JSON of a number without an end", lambda size: b'{"resourceSpans":' + b"9" * (size - 100), JSON),
     Hostile("JSON of space", lambda size: b" " * (size - 100), JSON),
     Hostile("a bomb", lambda size: gzip.compress(bytes(13 * size), 9), encoding="gzip"),
+    Hostile("a bomb in parts", lambda size: gzip.compress(bytes(size // 4), 1) * 60, encoding="gzip"),
     Hostile("a bomb of zlib", lambda size: zlib.compress(bytes(13 * size), 9), encoding="deflate"),
     Hostile("a bomb of JSON", lambda size: gzip.compress(b'{"resourceSpans":[' + b"{}," * (4 * size), 6), JSON, "gzip"),
     Hostile("a bomb just small enough", lambda size: gzip.compress(in_scope(fill(a_span(), size)), 6), encoding="gzip"),

@@ -215,6 +215,25 @@ def test_crashes_and_pauses_are_shown_on_the_process_that_they_befell(draw: Draw
     assert crashes == [("second (pid 7)", "crash SIGKILL", 40 * MS), ("supervisor (pid 1)", "crash", 60 * MS)]
 
 
+def test_a_process_that_is_named_by_its_logs_is_found_by_them(draw: Draw) -> None:
+    """The supervisor knows which logs a process wrote, also one after an exec; those are believed before any pid."""
+    crash = span(1, 9, 12, name="crash", **{"process.pid": 7, "process.signal": "SIGSEGV"})
+    ended = span(2, 20, 20, name="exit", **{"process.pid": 8, "process.exit.code": 3})
+    for told, logs in ((crash, ("before", "after", "unknown")), (ended, ("child",))):
+        names = told[0].attributes.add(key="fencepost.producers").value.array_value.values
+        for log in logs:
+            names.add(string_value=log)
+    drawing = draw(
+        process("supervisor", crash, ended, scope="fencepost.supervisor", **{"process.pid": 1}),
+        process("before", span(11, 0, 5)),
+        process("after", span(12, 6, 9)),
+        process("other", span(13, 7, 9), **{"process.pid": 7}),
+        process("child", span(14, 8, 9), **{"host.name": "container"}),
+    )
+    shown = [(drawing.processes[one["pid"]].split()[0], one["name"], one["time"]) for one in drawing.instants]
+    assert shown == [("after", "crash SIGSEGV", 12 * MS), ("child", "exit 3", 20 * MS)]
+
+
 def test_gaps_are_shown_where_they_are_known_to_be(recordings: Path) -> None:
     """At their process and time; the others are told in otherData, as all are."""
     recording = sealed(recordings, (process("a", span(1, 0, 1)),))

@@ -175,7 +175,7 @@ class _Drawing:
         self._ordered.add((time, rank, number), f'{{{head},"args":{args}}}'.encode())
 
     def seen(self) -> None:
-        """What befell processes: crashes as instants, and the time between a pause and its resume as a slice."""
+        """What befell processes: ends as instants, and the time between a pause and its resume as a slice."""
         paused: dict[str, Seen] = {}
         lanes: dict[str, int] = {}
         for seen in sorted(self._tracks.seen, key=lambda one: one.time):
@@ -184,9 +184,10 @@ class _Drawing:
                 paused.setdefault(track.producer, seen)
             elif seen.what == "resume" and track.producer in paused:
                 self._paused(track, paused.pop(track.producer), seen.time, lanes)
-            elif seen.what == "crash":
-                signal = seen.attributes.get("job.signal") or seen.attributes.get("process.exit.signal") or ""
-                self._instant(track, f"crash {signal}".strip(), "crash", seen.time, seen.attributes)
+            elif seen.what in ("crash", "exit"):
+                said = (seen.attributes.get(name) for name in ("process.signal", "process.exit.code", "job.signal"))
+                why = next((one for one in said if one is not None), "")
+                self._instant(track, f"{seen.what} {why}".strip(), seen.what, seen.time, seen.attributes)
         for producer, seen in paused.items():
             self._paused(self._tracks.by_producer[producer], seen, None, lanes)
 

@@ -24,7 +24,7 @@ from fencepost_recorder.recording import Recording
 
 NEVER = 2**63 - 1
 # What befell a process, told by whoever saw it: spans of these names, in a scope of fencepost's.
-SEEN = frozenset({"crash", "pause", "resume"})
+SEEN = frozenset({"crash", "exit", "pause", "resume"})
 _COLUMNS = (
     "trace_id",
     "span_id",
@@ -67,10 +67,12 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A crash, pause or resume of a process, `pid` on `host` where these are known, as `teller` saw it; unix ns."""
+    """A crash, exit, pause or resume of a process, as `teller` saw it: which had these logs, or was `pid` on `host`, as
+    far as that is known. `time` is when it had happened at the latest, unix ns."""
 
     what: str
     time: int
+    producers: frozenset[str]
     pid: int | None
     host: str | None
     attributes: Json
@@ -107,9 +109,10 @@ class Tracks:
         return self._tracks[self._track_of[place]]
 
     def of_process(self, seen: Seen) -> Track:
-        """The track of the process that something befell: the last of its pid that had begun by then, or else that of
-        whoever tells it."""
-        fitting = [one for one in self._by_pid.get(seen.pid, ()) if _same_host(one, seen)]
+        """The track of the process that something befell: the last of its logs, or else of its pid, that had begun by
+        then, or else that of whoever tells it."""
+        fitting = [self.by_producer[name] for name in seen.producers if name in self.by_producer]
+        fitting = fitting or [one for one in self._by_pid.get(seen.pid, ()) if _same_host(one, seen)]
         begun = [one for one in fitting if one.first_start <= seen.time]
         return max(begun or fitting or [seen.teller], key=lambda one: (one.first_start, one.number))
 
@@ -136,7 +139,7 @@ class Tracks:
             if links != "[]":
                 self._link(loaded(links, list, self._id))
             if name in SEEN and scope is not None and scope.startswith("fencepost."):
-                self._see(name, start, loaded(details[row].as_py(), dict, self._id), track)
+                self._see(name, start + (duration or 0), loaded(details[row].as_py(), dict, self._id), track)
             self._track_of.append(at)
             self._sequences.append(NEVER if sequence is None else sequence)
             self._keys.append(hash(trace_id + span_id))
@@ -154,7 +157,9 @@ class Tracks:
     def _see(self, what: str, time: int, attributes: Json, track: Track) -> None:
         pid = attributes.get("process.pid")
         known = pid if isinstance(pid, int) and not isinstance(pid, bool) else None
-        self.seen.append(Seen(what, time, known, track.host, attributes, track))
+        producers = attributes.get("fencepost.producers")
+        named = frozenset(filter(lambda name: isinstance(name, str), producers if isinstance(producers, list) else ()))
+        self.seen.append(Seen(what, time, named, known, track.host, attributes, track))
 
     def _number(self) -> None:
         """By their beginnings; those without any span last."""

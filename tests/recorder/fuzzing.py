@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
-from recorder.hostile import Server
-from recorder.receiving import JSON, PROTOBUF, body_of, everything, json_of, request_of
+from recorder.hostile import MIB, Hostile, Server, a_span, framed, in_scope
+from recorder.receiving import JSON, PROTOBUF, Client, body_of, everything, json_of, request_of
 
 EXPORTS = [
     f"/opentelemetry.proto.collector.{signal.lower()}.v1.{signal}Service/Export"
@@ -247,3 +247,44 @@ def response(connection: socket.socket) -> tuple[int, bytes, bool] | None:
     while len(body) < int(size):
         body += connection.recv(65536)
     return int(head[9:12]), body, b"Connection: close" in head
+
+
+class Crowd:
+    """Many clients at once, each with requests as costly as they may be."""
+
+    def __init__(self, server: Server, bodies: list[tuple[Hostile, bytes]]) -> None:
+        self.failures: list[str] = []
+        self._server = server
+        self._bodies = bodies
+        self._message = in_scope(a_span(framed(b"\x2a", b"x" * (4 * MIB - 1000))))
+
+    def run(self, number: int) -> None:
+        """So many over HTTP, and as many over gRPC."""
+        work = [self._over_http, self._over_grpc]
+        threads = [threading.Thread(target=work[which % 2], args=(which,)) for which in range(2 * number)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def _over_http(self, which: int) -> None:
+        for turn in range(5):
+            body, data = self._bodies[(which // 2 + turn) % len(self._bodies)]
+            headers = {"Content_Encoding": body.encoding} if body.encoding else {}
+            try:
+                with Client(self._server.http, seconds=120) as client:
+                    status = client.post(data, kind=body.kind, **headers).status
+            except OSError:
+                continue  # refused while it was still sending
+            if status not in (200, 413, 503):
+                self.failures.append(f"{body.name} was answered {status}")
+
+    def _over_grpc(self, which: int) -> None:
+        options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
+        with grpc.insecure_channel(f"127.0.0.1:{self._server.grpc[1]}", options=options) as channel:
+            for _ in range(8):
+                try:
+                    channel.unary_unary(EXPORTS[0])(self._message, timeout=120)
+                except grpc.RpcError as error:
+                    if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                        self.failures.append(f"client {which} was answered {error.code().name}")

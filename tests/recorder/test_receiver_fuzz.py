@@ -17,11 +17,12 @@ from typing import Any
 
 import grpc
 import pytest
-from recorder.fuzzing import EXPORTS, Fuzzer
+from recorder.fuzzing import EXPORTS, Crowd, Fuzzer
 from recorder.hostile import BODIES, MIB, Hostile, Server, serving
 from recorder.receiving import JSON, PROTOBUF, Client, body_of, gaps, json_body, request_of
 
 from fencepost_recorder import Recording, begin, seal
+from fencepost_recorder.receiver import Limits
 
 SCALE = float(os.environ.get("FENCEPOST_CAMPAIGN_SCALE", "1.0"))
 LIMIT = 16 * MIB
@@ -63,6 +64,28 @@ def test_every_body_made_to_be_costly_costs_less_than_twice_the_limit(
     with capsys.disabled():
         told("receiver_hostile_memory", unit="MiB", peak=round(found[worst] / MIB, 1), limit=LIMIT // MIB, body=worst)
     assert found[worst] < 2 * LIMIT
+
+
+@pytest.mark.campaign
+def test_a_crowd_of_costly_clients_costs_less_than_twice_the_limit(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """24 over HTTP with all that one request may hold and 24 over gRPC, at once: what is too much is put off."""
+    limits = Limits()
+    limit = limits.in_flight_bytes + limits.grpc_threads * limits.grpc_message_bytes
+    costly = [body for body in BODIES if body.name in {"large spans", "spans of empty attributes", "a bomb"}]
+    with serving(directory / "wal") as server:
+        warm(server)
+        before = server.resident()
+        server.forget_peak()
+        crowd = Crowd(server, [(body, body.make(LIMIT)) for body in costly])
+        crowd.run(24)
+        grown = server.peak() - before
+        assert server.end() == ""
+    assert crowd.failures == []
+    with capsys.disabled():
+        told("receiver_crowd_memory", unit="MiB", peak=round(grown / MIB, 1), limit=limit // MIB)
+    assert grown < 2 * limit
 
 
 def warm(server: Server) -> None:

@@ -18,6 +18,9 @@ class Limits:
     `body_bytes` bounds one request once decompressed; `in_flight_bytes` all bodies together, from their first byte
     until they are on disk; `grpc_message_bytes` a message of gRPC on its way, compressed or not (4 MiB is what every
     gRPC server takes by default). `connections` bounds the threads that serve HTTP, `grpc_threads` those for gRPC.
+    What may be in memory at once is thus `in_flight_bytes`, and `grpc_message_bytes` for each thread of gRPC; the
+    receiver's resident memory grows by less than twice that, whatever it is sent.
+
     A request has `request_seconds` from its first byte to its last, a kept-alive connection `idle_seconds` between
     requests. `spans` and `groups` (resources and scopes) bound a request, `elements` (attributes, values, events,
     links) one span or resource, and `depth` the nesting of its JSON.
@@ -27,7 +30,7 @@ class Limits:
     in_flight_bytes: int = 64 * MIB
     grpc_message_bytes: int = 4 * MIB
     connections: int = 128
-    grpc_threads: int = 16
+    grpc_threads: int = 8
     request_seconds: float = 15.0
     idle_seconds: float = 60.0
     spans: int = 131_072

@@ -215,6 +215,8 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.max_allowed_incoming_connections", limits.connections),
         ("grpc.max_connection_idle_ms", int(limits.idle_seconds * 1000)),
         ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
+        # Windows that grow by themselves would let every client put megabytes into memory before a thread is there.
+        ("grpc.http2.bdp_probe", 0),
         # Or two receivers could share a port, and each would get half of the requests.
         ("grpc.so_reuseport", 0),
     ]

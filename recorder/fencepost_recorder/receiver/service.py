@@ -45,7 +45,7 @@ class Receiver:
         self._http, self._grpc = http, grpc
         self._limits = limits or Limits()
         self._tls, self._token = tls, token
-        self._keep = keep or Keep.from_environment()
+        self._keep = keep
         self._tally = Tally()
         self._budget = Budget(self._limits.in_flight_bytes)
         self._stopping = False
@@ -73,8 +73,11 @@ class Receiver:
         return self._tally.counts()
 
     def start(self) -> None:
-        """Bind and serve, in threads. Raises ReceiverError when that cannot be, StorageError without a log."""
+        """Bind and serve, in threads. Raises ReceiverError when that cannot be, StorageError without a log,
+        RecorderError for a FENCEPOST_KEEP_ATTRIBUTES that names nothing.
+        """
         self._check()
+        self._keep = self._keep or Keep.from_environment()
         _give_memory_back()
         context = server_context(self._tls) if self._tls is not None else None
         kept = self._keep.patterns if self._keep is not None else None

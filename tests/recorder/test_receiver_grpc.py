@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -18,7 +20,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from recorder.receiving import Lab, body_of, gaps, numbers, receiving, request_of
 
-from fencepost_recorder import ReceiverError, begin
+from fencepost_recorder import ReceiverError, begin, durable
 from fencepost_recorder.receiver import Limits, Receiver
 
 SERVICE = "/opentelemetry.proto.collector.trace.v1.TraceService"
@@ -156,6 +158,31 @@ def test_a_receiver_that_is_full_says_unavailable_and_when_to_come_again(directo
         details = dict(error.value.trailing_metadata())["grpc-status-details-bin"]
         assert b"google.rpc.RetryInfo" in details
         assert lab.receiver.counts().busy == 1
+
+
+def test_a_disk_that_fails_makes_clients_come_again(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """503 with Retry-After, and UNAVAILABLE: what comes again is kept, once. Only whoever runs it is told where."""
+    loopback = ("127.0.0.1", 0)
+    with receiving(directory, http=loopback, grpc=loopback) as lab, grpc.insecure_channel(target(lab)) as channel:
+        client = lab.client()
+        with monkeypatch.context() as broken:
+            broken.setattr(durable, "sync_data", failing)
+            answer = client.post(body_of(range(3)))
+            assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+            assert b"wal" not in answer.body
+            assert refused(channel, body_of(range(3, 6))) is grpc.StatusCode.UNAVAILABLE
+            assert client.post(b"hello").status == 503  # not even that it is missing could be noted
+        assert str(directory) in lab.receiver.counts().trouble
+        assert client.post(body_of(range(3))).status == 200
+        assert export(channel, body_of(range(3, 6))) == b""
+        assert lab.receiver.counts().busy == 3
+        recording = lab.seal()
+    assert numbers(recording) == list(range(6))
+    assert {gap["cause"] for gap in recording.gaps().to_pylist()} == {"unsequenced"}
+
+
+def failing(_: int) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 def test_stopping_refuses_new_calls_and_closes_the_log(lab: Lab, channel: grpc.Channel) -> None:

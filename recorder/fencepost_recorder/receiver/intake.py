@@ -108,8 +108,12 @@ class Intake:
     def _append(self, payload: Sequence[Buffer], spans: int, notes: Sequence[bytes]) -> None:
         try:
             self._log.append(payload, spans, notes)
-        except (StorageError, Overloaded) as error:
+        except Overloaded as error:
             raise Refusal(Problem.BUSY, str(error)) from error
+        except StorageError as error:
+            # Where the recordings lie is no business of who sends.
+            self._tally.trouble(str(error))
+            raise Refusal(Problem.BUSY, "the request could not be written to disk: send it again") from error
 
     def _note(self, refusal: Refusal) -> None:
         with self._noting:

@@ -54,7 +54,7 @@ class Counts:
 
     `requests` were answered, whatever the answer; `spans` are acknowledged and on disk, `bytes` of them; `rejected`
     spans were refused within requests that were otherwise kept; `refused` requests were turned away for good, by
-    reason; `busy` ones were asked to come again.
+    reason; `busy` ones were asked to come again. `trouble` is the last sentence about the disk, if there was one.
     """
 
     requests: int = 0
@@ -63,6 +63,7 @@ class Counts:
     rejected: int = 0
     busy: int = 0
     refused: dict[str, int] = field(default_factory=dict)
+    trouble: str = ""
 
 
 class Tally:
@@ -72,6 +73,7 @@ class Tally:
         self._lock = threading.Lock()
         self._requests = self._spans = self._bytes = self._rejected = self._busy = 0
         self._refused: dict[str, int] = {}
+        self._trouble = ""
 
     def kept(self, spans: int, size: int, rejected: int) -> None:
         """A request was taken: `spans` of it are on disk, in `size` bytes."""
@@ -93,11 +95,16 @@ class Tally:
             self._requests += 1
             self._refused[reason] = self._refused.get(reason, 0) + 1
 
+    def trouble(self, sentence: str) -> None:
+        """The disk did not take a request."""
+        self._trouble = sentence
+
     def counts(self) -> Counts:
         """The counts as they stand."""
         with self._lock:
             refused = dict(sorted(self._refused.items()))
-            return Counts(self._requests, self._spans, self._bytes, self._rejected, self._busy, refused)
+            made = (self._requests, self._spans, self._bytes, self._rejected, self._busy, refused, self._trouble)
+            return Counts(*made)
 
 
 class Budget:

@@ -128,6 +128,9 @@ def test_other_spans_of_the_runtime_are_no_events(name: str) -> None:
         ({"job.outcome": "ok"}, "ack", "unknown", None),
         ({"job.outcome": "ok", "error.type": "ConnectionLost"}, "ack", "unknown", "ConnectionLost"),
         ({"job.outcome": "ok", "error.type": "BackendError"}, "ack", "failed", "BackendError"),
+        ({"job.outcome": "ok", "error.type": "TimeoutError"}, "ack", "unknown", "TimeoutError"),
+        ({"job.outcome": "rejected", "job.settle.accepted": True}, "ack", "unknown", "rejected"),
+        ({"job.outcome": "Failed", "job.settle.accepted": True}, "ack", "unknown", "Failed"),
     ],
 )
 def test_a_settlement_is_what_its_outcome_says(
@@ -135,6 +138,27 @@ def test_a_settlement_is_what_its_outcome_says(
 ) -> None:
     found = told("settle orders", attributes, duration_time_unix_nano=5, producer_end_seq=2)
     assert (found["event"], found["outcome"], found["reason"]) == (event, outcome, reason)
+
+
+@pytest.mark.parametrize(
+    ("word", "outcome"), [("ok", "ok"), ("failed", "failed"), ("success", "unknown"), ("OK", "unknown")]
+)
+def test_a_run_s_outcome_in_another_word_is_unknown(word: str, outcome: str) -> None:
+    assert told("process q", {"job.outcome": word}, duration_time_unix_nano=1)["outcome"] == outcome
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        ("BackendError", "failed"),
+        ("RolledBack", "failed"),
+        ("TimeoutError", "unknown"),
+        ("OperationalError", "unknown"),
+    ],
+)
+def test_only_an_error_that_says_so_proves_that_a_write_was_not_applied(error: str, outcome: str) -> None:
+    found = told("write k", {"error.type": error, "job.effect.applied": False}, duration_time_unix_nano=1)
+    assert (found["outcome"], found["reason"]) == (outcome, error)
 
 
 def test_a_span_that_never_ended_has_an_unknown_outcome() -> None:

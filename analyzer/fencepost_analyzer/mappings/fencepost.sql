@@ -70,9 +70,12 @@ told AS (
         CASE
             -- Never ended, or the reply was lost: nobody knows.
             WHEN NOT ended THEN 'unknown'
-            WHEN event = 'run' THEN coalesce("job.outcome", 'unknown')
-            WHEN "error.type" = 'ConnectionLost' THEN 'unknown'
-            WHEN "error.type" IS NOT NULL THEN 'failed'
+            -- A word that is none of ours may mean anything.
+            WHEN event = 'run' THEN CASE WHEN "job.outcome" IN ('ok', 'failed') THEN "job.outcome" ELSE 'unknown' END
+            WHEN event = 'ack' AND "job.outcome" NOT IN ('ok', 'unknown') THEN 'unknown'
+            -- Only these two errors say that nothing was applied; after any other it may have been all the same.
+            WHEN "error.type" IN ('BackendError', 'RolledBack', 'UnknownJob') THEN 'failed'
+            WHEN "error.type" IS NOT NULL THEN 'unknown'
             -- A list that cannot be read whole, each job with its state, does not say what the queue does not hold.
             WHEN event = 'inventory' THEN CASE
                 WHEN len("job.inventory.ids") = len("job.inventory.states")
@@ -86,7 +89,10 @@ told AS (
         END AS outcome,
         CASE
             WHEN event = 'ack' AND "job.outcome" = 'unknown' AND outcome <> 'failed' THEN 'early'
-            ELSE coalesce("job.reason", "job.signal", "error.type")
+            ELSE coalesce(
+                "job.reason", "job.signal", "error.type",
+                CASE WHEN event IN ('run', 'ack') AND "job.outcome" NOT IN ('ok', 'failed', 'unknown') THEN "job.outcome" END
+            )
         END AS reason,
         "job.intent" AS intent,
         "job.order_key" AS order_key,

@@ -16,7 +16,7 @@ from typing import Protocol
 import duckdb
 import pyarrow as pa
 
-from fencepost_analyzer import invariants, sqlfiles
+from fencepost_analyzer import invariants, sqlfiles, text
 from fencepost_analyzer.database import (
     EVENTS,
     GAPS,
@@ -37,8 +37,11 @@ from fencepost_analyzer.mapping import load_mappings, map_spans
 from fencepost_analyzer.verdicts import Finding, Judgement, Report, Verdict, Witness, merge, span_needed
 
 MAX_WITNESSES = 10
+# Unread spans that a reason names.
+MAX_NAMED = 3
 _DOUBTS = {
     "gapped": " But spans of that time may be missing, so this is not certain.",
+    "unread": " But a span of that time that nobody reads speaks of jobs, so this is not certain.",
     "nameless": " But an event of that time does not say which job it was of, so this is not certain.",
     "disputed": " But one of these spans was recorded twice, with different content, so this is not certain.",
 }
@@ -78,6 +81,7 @@ class _Evidence:
     gaps: int
     gaps_touching: int
     nameless: Mapping[int, Mapping[tuple[str, str], int]]
+    unread: tuple[tuple[str, str, int], ...]
 
 
 def check(recording: Recording, *, extra: Sequence[Path] = (), mappings: Sequence[Path] = ()) -> Report:
@@ -157,6 +161,9 @@ def _judging(events: pa.Table, gaps: pa.Table | None) -> Iterator[duckdb.DuckDBP
     with duckdb.connect(":memory:") as connection:
         load(connection, "gaps", gaps)
         settle_disputes(connection, among_spans=False)
+        connection.execute(
+            "CREATE TABLE unread (scope VARCHAR, name VARCHAR, producer VARCHAR, since BIGINT, until BIGINT)"
+        )
         tidy_events(connection, conform(events, EVENTS, "events"))
         lock(connection)
         create_views(connection, keep=True)
@@ -186,6 +193,7 @@ def _evidence(connection: duckdb.DuckDBPyConnection, chosen: tuple[Invariant, ..
         _number(connection, "SELECT count(*) FROM gaps"),
         _number(connection, resource("views/gaps_touching.sql")),
         _nameless(connection),
+        tuple(connection.execute("SELECT scope, name, count(*) FROM unread GROUP BY ALL ORDER BY ALL").fetchall()),
     )
 
 
@@ -322,6 +330,15 @@ def _unless_hidden(evidence: _Evidence, invariant: Invariant) -> tuple[Verdict, 
         spans = tuple(sorted({span_needed(event, lacks) for event, lacks in unplaced}))
         hidden = f"{_times(unplaced.total(), 'event')} without a name could be one"
         return "unknown", f"No violation was seen, but {hidden}; it would need the spans {' and '.join(spans)}.", spans
+    if evidence.unread:
+        number = sum(count for _, _, count in evidence.unread)
+        named = [f"'{(name or '')[:60]}' of {scope or '(no scope)'}" for scope, name, _ in evidence.unread]
+        which = text.listed([*named[:MAX_NAMED], "others"] if len(named) > MAX_NAMED else named)
+        return (
+            "unknown",
+            f"No violation was seen, but {_times(number, 'span')} of jobs that no mapping reads could be one: {which}.",
+            (),
+        )
     return "holds", invariant.claim, ()
 
 

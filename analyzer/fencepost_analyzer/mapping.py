@@ -15,7 +15,7 @@ from pathlib import Path
 import duckdb
 
 from fencepost_analyzer import sqlfiles
-from fencepost_analyzer.database import EVENTS, directory, sql_type, tidy_events
+from fencepost_analyzer.database import EVENTS, directory, resource, sql_type, tidy_events
 from fencepost_analyzer.errors import MappingError
 from fencepost_analyzer.sqlfiles import SqlFile
 
@@ -65,7 +65,8 @@ def load_mappings(extra: Sequence[Path] = ()) -> tuple[Mapping, ...]:
 
 
 def map_spans(connection: duckdb.DuckDBPyConnection, mappings: Sequence[Mapping]) -> tuple[str, ...]:
-    """Makes the table `events` from the table `spans`; answers the scopes in it that no mapping knows, sorted.
+    """Makes the tables `events` and `unread` from the table `spans`: what became of them, and which of them speak of
+    jobs and became nothing. Answers the scopes that no mapping knows, sorted.
 
     Raises MappingError when a mapping's SQL fails."""
     columns = ", ".join(f'"{field.name}" {sql_type(field.type)}' for field in EVENTS)
@@ -76,6 +77,8 @@ def map_spans(connection: duckdb.DuckDBPyConnection, mappings: Sequence[Mapping]
         if mapping.scope in scopes:
             _apply(connection, mapping)
     tidy_events(connection, "mapped")
+    own = [mapping.scope for mapping in mappings if mapping not in _shipped()]
+    connection.execute(f"CREATE TABLE unread AS {resource('views/unread.sql')}", {"own": own})
     connection.execute("DROP TABLE mapped")
     return tuple(sorted(scopes - {mapping.scope for mapping in mappings}))
 

@@ -147,6 +147,45 @@ def test_scopes_that_no_mapping_knows_are_reported() -> None:
     assert report.unmapped == ("x.y",)
 
 
+def _renamed(told: pa.Table, column: str, value: str) -> pa.Table:
+    """The same spans again, under other ids and with another value in one column."""
+    again = told.set_column(
+        told.column_names.index("span_id"), "span_id", pa.array([f"{n:x}x" for n in range(told.num_rows)])
+    )
+    return again.set_column(told.column_names.index(column), column, pa.array([value] * told.num_rows))
+
+
+@pytest.mark.parametrize(("column", "value"), [("scope_name", "fencepost.runtime.v2"), ("name", "Write debit")])
+def test_spans_of_jobs_that_become_no_event_could_be_violations(column: str, value: str) -> None:
+    told = spans(generate(1, 2).rows)
+    unread = _renamed(told.slice(0, 3), column, value)
+    before, after = check(Fake(told)), check(Fake(pa.concat_tables([told, unread])))
+    held = [finding.id for finding in before.findings if finding.verdict == "holds"]
+    assert held
+    for name in held:
+        finding = after.finding(name)
+        assert finding.verdict == "unknown"
+        assert value in finding.reason
+
+
+def test_a_span_of_jobs_that_becomes_no_event_could_be_what_seems_absent() -> None:
+    told = spans(generate(1, 2, {1: "lost"}).rows)
+    assert check(Fake(told)).finding("INV-005").verdict == "violated"
+    last = max(number for number, name in enumerate(told["name"].to_pylist()) if name.startswith("settle"))
+    unread = _renamed(told.slice(last, 1), "scope_name", "shop.worker")
+    unread = unread.set_column(unread.column_names.index("producer"), "producer", pa.array(["other"]))
+    assert check(Fake(pa.concat_tables([told, unread]))).finding("INV-005").verdict == "unknown"
+
+
+def test_spans_of_other_things_hide_nothing() -> None:
+    told = spans(generate(1, 2).rows)
+    web = _renamed(told.slice(0, 3), "scope_name", "flask")
+    web = web.set_column(
+        web.column_names.index("span_attributes"), "span_attributes", pa.array(['{"http.route": "/job.x"}'] * 3)
+    )
+    assert check(Fake(pa.concat_tables([told, web]))).finding("INV-001").verdict == "holds"
+
+
 @pytest.mark.parametrize("cause", ["torn_tail", "write_failed", "sequence_break", "poison_span", "sampled", None])
 def test_a_gap_at_any_time_could_hide_a_violation(cause: str | None) -> None:
     history = generate(1, 3, {1: "healthy", 2: "healthy"})

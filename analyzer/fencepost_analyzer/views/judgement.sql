@@ -13,6 +13,9 @@ WITH touched AS (
         SELECT 'nameless' AS kind, schedule, producer, "at" AS since, until
         FROM nameless
         WHERE lacks = 'job_id'
+        UNION ALL
+        SELECT 'unread' AS doubt, NULL AS schedule, producer, since, until
+        FROM unread
     ) AS holes
         ON coalesce(holes.schedule = claim.schedule, TRUE)
         AND coalesce(holes.producer = claim.absent_from, TRUE)

@@ -215,6 +215,7 @@ REFUSED = {
     "one header without end": (GOOD + "a: " + "b" * 80_000, 431),
     "a header that is none": (GOOD + "no colon\r\nContent-Length: 0\r\n\r\n", 400),
     "another version": ("POST /v1/traces HTTP/2.0\r\n\r\n", 505),
+    "a first line of strange space": ("\x85\r\n\r\n", 400),
     "no HTTP": ("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
 }
 

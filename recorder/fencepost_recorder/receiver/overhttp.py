@@ -146,9 +146,11 @@ class Handler(BaseHTTPRequestHandler):
     def _read_head(self) -> None:
         self.rfile = _Head(self._stream)  # type: ignore[assignment]
         try:
-            self.parse_request()
+            read = self.parse_request()
         finally:
             self.rfile = self._stream
+        if not read:  # a line of nothing but what Unicode calls space
+            raise Refusal(Problem.UNREADABLE, "the request's head is not understood")
         if self.headers.defects:
             raise Refusal(Problem.UNREADABLE, "the request has a header that is none")
 

@@ -89,6 +89,11 @@ def detect(source: Source, reopen: Callable[[], Source], message_bytes: int, doc
     if _is_text(head):
         if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in (b"{", b"["):
             raise ImportFailed(f"{source.name} is text, but not JSON: it holds no OTLP traces")
+        if b'"traceEvents":' in head or head.startswith(b'{"otherData":{"recording":'):
+            raise ImportFailed(
+                f"{source.name} is a trace to look at (the Trace Event Format), which is not OTLP: export the "
+                "recording as OTLP to import it again"
+            )
         with reopen() as probe:
             if _starts_with_line(probe):
                 return Format("JSON lines", _lines)

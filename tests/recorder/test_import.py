@@ -373,6 +373,7 @@ REFUSED: dict[str, tuple[Callable[[Spans], bytes], str]] = {
         lambda s: json.dumps(json.loads(s[0].to_json())).encode(),
         "the output of ConsoleSpanExporter",
     ),
+    "a trace to look at": (lambda _: b'{"otherData":{},"traceEvents":[\n{"ph":"M"}\n]}', "which is not OTLP"),
     "only logs": (lambda _: b'{"resourceLogs":[{}]}\n', "not a single span, only logs"),
     "no spans": (lambda _: b'{"resourceSpans":[]}\n', "not a single span in it"),
     "other json": (lambda _: b'{"a": 1}\n{"b": 2}\n', "not a single span could be read"),

@@ -19,6 +19,7 @@ CAUSES = (
     "unrecorded",
     "sampled",
     "truncated",
+    "clock_set",
     "refused",
     "not_in_file",
     "dropped_attributes",
@@ -52,9 +53,10 @@ class Gaps:
         self._rows: dict[tuple[str | None, str], list[Gap]] = {}
 
     def add(self, gap: Gap) -> None:
-        """Note a gap; one that lost nothing is none."""
+        """Note a gap; one that lost nothing is none. One that ends before it begins is one of any time."""
         if gap.lost == 0:
             return
+        gap = _timed(gap)
         rows = self._rows.setdefault((gap.producer, gap.cause), [])
         if len(rows) < MAX_ROWS_PER_CAUSE:
             rows.append(gap)
@@ -63,7 +65,7 @@ class Gaps:
 
     def remove(self, gap: Gap) -> None:
         """Take back a gap that was noted; of several that were merged, what it lost."""
-        rows = self._rows.get((gap.producer, gap.cause), [])
+        gap, rows = _timed(gap), self._rows.get((gap.producer, gap.cause), [])
         if gap in rows:
             rows.remove(gap)
         elif rows and rows[-1].detail.startswith(_SEVERAL) and rows[-1].lost is not None and gap.lost is not None:
@@ -80,6 +82,13 @@ class Gaps:
         """The `gaps` table: by producer, then cause, then in the order they were noted."""
         rows: list[dict[str, Any]] = [asdict(gap) for gap in self]
         return pa.Table.from_pylist(rows, schema=schema.GAPS)
+
+
+def _timed(gap: Gap) -> Gap:
+    """The gap, without bounds in time that are none: the clock was set back meanwhile, or a span says so of itself."""
+    since, until = gap.since_unix_nano, gap.until_unix_nano
+    backwards = since is not None and until is not None and since > until
+    return replace(gap, since_unix_nano=None, until_unix_nano=None) if backwards else gap
 
 
 def _merged(one: Gap, other: Gap) -> Gap:

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from time import time_ns
 
+from fencepost_recorder.clock import WatchedClock
 from fencepost_recorder.errors import StorageError, printable
 from fencepost_recorder.wal import (
     FRAME_HEAD,
@@ -85,6 +86,7 @@ class LogWriter:
         self._kind = kind
         self._kept = kept
         self._started = time_ns()
+        self._clock = WatchedClock()
         self._segment_bytes = segment_bytes
         self._contexts = _Contexts()
         self._next = 0
@@ -110,6 +112,9 @@ class LogWriter:
             # frame between our taking a number and our writing it. The reader puts the two back in order.
             if self._untold is not None:
                 self._tell()
+            moved = self._clock.was_set()
+            if moved is not None:
+                self._tell_of_clock(*moved)
             if self._segment.size + len(payload) > self._segment.full_at:
                 self._go_on()
             if ref < self._segment.first_seq and _SCOPE <= kind <= _WHOLE:
@@ -131,10 +136,7 @@ class LogWriter:
         with self.lock:
             if self._untold is not None:
                 self._tell()
-            told = {"cause": cause, "since_unix_nano": time_ns(), "detail": detail[:_MAX_DETAIL]}
-            # The note's own number: it is there, so these bounds can hide no break among the others.
-            bounds = {"first_seq": self._next, "last_seq": self._next}
-            self._append(FrameType.NOTE, json.dumps({**told, **bounds}).encode(), 0)
+            self._note(cause, time_ns(), None, detail)
 
     def close(self) -> None:
         """Write the CLOSE frame and let go of the file. A later append opens it again."""
@@ -146,6 +148,18 @@ class LogWriter:
     def forget(self) -> None:
         """In a forked child: let go of the parent's file without a trace; the parent's lock stays."""
         self._segment.let_go()
+
+    def _note(self, cause: str, since: int, until: int | None, detail: str) -> None:
+        told = {"cause": cause, "since_unix_nano": since, "until_unix_nano": until, "detail": detail[:_MAX_DETAIL]}
+        # The note's own number: it is there, so these bounds can hide no break among the others.
+        bounds = {"first_seq": self._next, "last_seq": self._next}
+        self._append(FrameType.NOTE, json.dumps({**told, **bounds}).encode(), 0)
+
+    def _tell_of_clock(self, due: int, found: int) -> None:
+        """Say that the clock was set: nothing is missing, but what happened between these times has no order."""
+        way = "forward" if found > due else "back"
+        detail = f"the clock was set {way} by {abs(found - due) / 1e9:,.3f} s"
+        self._note("clock_set", min(due, found), max(due, found), detail)
 
     def _go_on(self) -> None:
         """Begin the next segment; where that fails the present one just grows."""
@@ -233,8 +247,9 @@ class LogWriter:
             lost=1 if before is None else before.lost + 1,
             first_seq=sequence if before is None else before.first_seq,
             last_seq=sequence,
-            since_unix_nano=now if before is None else before.since_unix_nano,
-            until_unix_nano=now,
+            # Not the first and the last: the clock may have been set meanwhile.
+            since_unix_nano=now if before is None else min(now, before.since_unix_nano),
+            until_unix_nano=now if before is None else max(now, before.until_unix_nano),
             errno=code,
         )
         self._segment.write_loss(encode_loss(self._untold))

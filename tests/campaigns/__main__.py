@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from campaigns import escapes, everywhere, mutations, randomly, seeding
+from campaigns import conditions, escapes, everywhere, mutations, randomly, seeding
 from campaigns.scale import Figure, failures, told
 
 CAMPAIGNS = {
@@ -24,6 +24,7 @@ CAMPAIGNS = {
     "power": everywhere.power,
     "mutated": mutations.mutated,
     "random": randomly.random_kills,
+    "surroundings": conditions.bad_surroundings,
     "seeded": seeding.seeded,
 }
 

@@ -140,6 +140,8 @@ def _stand_still() -> None:
     still: dict[Any, Any] = {
         time.time_ns: lambda: next(ticks),
         time.time: lambda: next(ticks) / 1e9,
+        time.clock_gettime_ns: lambda _: next(ticks),
+        time.monotonic_ns: lambda: next(ticks),
         os.getpid: lambda: PID,
     }
     modules = [module for name, module in sys.modules.items() if name.split(".")[0] == PACKAGE]

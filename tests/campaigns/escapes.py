@@ -1,7 +1,4 @@
-"""Does anything change a recording past the tap? The kernel's own list of system calls, by strace, is the judge.
-
-`python escapes.py WORK ROOT LEDGER` lives one life under the tap and prints how many operations of each kind it saw.
-"""
+"""Does anything change a recording past the tap? The kernel's own list of system calls, by strace, is the judge."""
 
 from __future__ import annotations
 
@@ -9,18 +6,12 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from campaigns.children import Traced
-from campaigns.ledger import Ledger
-from campaigns.operations import Tap
+from campaigns import living
 from campaigns.scale import Figure, figure, not_run
 from campaigns.works import WORKS
 
@@ -70,7 +61,7 @@ def _compared(work: str, scratch: Path) -> tuple[Counter[str], Counter[str]]:
     root, log = scratch / "root", scratch / "strace"
     root.mkdir()
     calls = ",".join(f"?{name}" for name in (*_CALLS, *_OTHERS))
-    command = [sys.executable, __file__, work, root, scratch / "ledger"]
+    command = living.command(work, root, scratch / "ledger")
     done = subprocess.run(
         ["strace", "-f", "-qq", "-y", "-s", "0", "-e", f"trace={calls}", "-o", log, *command],
         capture_output=True,
@@ -92,18 +83,3 @@ def _called(log: str, root: str) -> Counter[str]:
             kind = "rmdir"
         found[kind] += 1
     return found
-
-
-def _live(name: str, root: Path, ledger: Path) -> None:
-    work = {one.name: one for one in WORKS}[name]
-    plan = Traced()
-    tap = Tap(root, plan)
-    tap.install()
-    work.prepare(root, Ledger(ledger))
-    work.run(root, Ledger(ledger))
-    kinds = Counter("sync" if one.kind == "syncdir" else one.kind for one in plan.seen if one.kind != "create")
-    sys.stdout.write(json.dumps(kinds))
-
-
-if __name__ == "__main__":
-    _live(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import traceback
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from campaigns import spans
+from campaigns.apart import WentWrong, apart
 
 from fencepost_recorder import recover
 
@@ -46,20 +45,10 @@ class Found:
 
 def judged(directory: Path, started: list[range], ended: list[range]) -> Found:
     """Recover a recording and hold it against the spans whose start, and whose end, was acknowledged."""
-    hear, say = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            found = _judged(directory, started, ended)
-        except Exception:
-            found = Found(failed=1, words=[traceback.format_exc()])
-        os.write(say, json.dumps(asdict(found)).encode()[:60_000])
-        os._exit(0)
-    os.close(say)
-    with os.fdopen(hear, "rb") as stream:
-        told = stream.read()
-    os.waitpid(pid, 0)
-    return Found(**json.loads(told)) if told else Found(failed=1, words=["whoever judged was killed"])
+    try:
+        return apart(lambda: _judged(directory, started, ended))
+    except WentWrong as error:
+        return Found(failed=1, words=[str(error)])
 
 
 def _judged(directory: Path, started: list[range], ended: list[range]) -> Found:

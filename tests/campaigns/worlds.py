@@ -19,6 +19,7 @@ _SHUTDOWN = 0x8004587D  # the same request on ext4 and XFS
 NOTHING_MORE, NAMES_TOO = 2, 1
 _LOOP_CONFIGURE, _LOOP_CTL_GET_FREE, _AUTOCLEAR = 0x4C0A, 0x4C82, 4
 _CLONE_NEWNS, _MS_REC, _MS_PRIVATE, _MS_NOATIME = 0x20000, 16384, 1 << 18, 1024
+_MS_RDONLY, _MS_REMOUNT, _MNT_DETACH = 1, 32, 2
 _SIZES_MIB = {"ext4": 64, "xfs": 512}
 # Not to write anything early on its own account: what is not synced is to be lost.
 _OPTIONS = {"ext4": "noauto_da_alloc,commit=300", "xfs": ""}
@@ -164,6 +165,23 @@ def _loop(image: Path) -> tuple[int, str]:
     finally:
         os.close(file)
     return device, name
+
+
+@contextmanager
+def tmpfs(folder: Path, size: int) -> Iterator[Callable[..., None]]:
+    """A file system in memory of so many bytes over a folder; what is yielded sets another size, or read_only."""
+
+    def mount(size: int, *, read_only: bool = False, flags: int = _MS_REMOUNT) -> None:
+        flags |= _MS_RDONLY if read_only else 0
+        if _libc.mount(b"tmpfs", bytes(folder), b"tmpfs", flags, f"size={size}".encode()):
+            number = ctypes.get_errno()
+            raise OSError(number, f"mount tmpfs: {os.strerror(number)}")
+
+    mount(size, flags=0)
+    try:
+        yield mount
+    finally:
+        _libc.umount2(bytes(folder), _MNT_DETACH)
 
 
 def alone() -> None:

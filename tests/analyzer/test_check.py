@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pytest
-from analyzer.lab import span
+from analyzer.judging import Fake, gap, verdicts, write_of
 from analyzer.pairs.loading import cases
 from benchmarks.damage import lose
 from benchmarks.generator import ANOMALIES, HARMLESS, START, History, S, generate, table
@@ -18,11 +18,8 @@ from benchmarks.telling import spans
 
 from fencepost_analyzer import check as checking
 from fencepost_analyzer.check import check, judge, judge_many, opened
-from fencepost_analyzer.database import EVENTS, GAPS, events_table
+from fencepost_analyzer.database import EVENTS, events_table
 from fencepost_analyzer.errors import EventsError, InvariantError, SqlFileError
-from fencepost_analyzer.verdicts import Report
-from fencepost_recorder import Recording, import_otlp
-from fencepost_recorder.schema import SPANS
 
 HEADER = """-- id: SHOP-1
 -- title: no refunds
@@ -39,21 +36,6 @@ REFUNDS = (
 Invariant = Callable[[str], Path]
 
 
-class Fake:
-    """A recording that was never on disk."""
-
-    id = "fake"
-
-    def __init__(self, spans: pa.Table, gaps: pa.Table | None = None) -> None:
-        self._spans, self._gaps = spans, gaps
-
-    def spans(self) -> pa.Table:
-        return self._spans
-
-    def gaps(self) -> pa.Table:
-        return GAPS.empty_table() if self._gaps is None else self._gaps
-
-
 @pytest.fixture
 def own(tmp_path: Path) -> Invariant:
     """Writes an invariant of the user's; answers its directory."""
@@ -64,19 +46,6 @@ def own(tmp_path: Path) -> Invariant:
         return tmp_path / "own"
 
     return write
-
-
-def write_of(key: str, **fields: object) -> dict[str, object]:
-    told = {"event": "write", "at": START, "job_id": "j", "effect_key": key, "outcome": "ok", "span_id": key}
-    return told | fields
-
-
-def gap(**fields: object) -> pa.Table:
-    return pa.Table.from_pylist([{"cause": "torn_tail", **fields}], schema=GAPS)
-
-
-def verdicts(report: Report) -> dict[str, str]:
-    return {finding.id: finding.verdict for finding in report.findings}
 
 
 def test_a_healthy_history_holds_everywhere_and_exits_with_0() -> None:
@@ -241,62 +210,6 @@ def test_a_doubt_is_not_doubted_again_because_of_a_gap(own: Invariant) -> None:
     assert finding.witnesses[0].sentence == "Refunded j."
 
 
-def told_twice(tmp_path: Path, *contents: Mapping[str, object]) -> Recording:
-    """An import of one job, enqueued once, whose write has one id and several contents."""
-    about = {"job.effect.key": "pay/debit", "job.effect.index": 0}
-    spans = [
-        span(0, 0, "send q", "pay", {"job.settle.accepted": True, "job.effects.total": 1}),
-        *(span(0, 1, "write debit", "pay", {**about, **content}) for content in contents),
-    ]
-    scope = {"scope": {"name": "fencepost.runtime"}, "spans": spans}
-    (tmp_path / "traces.jsonl").write_text(json.dumps({"resourceSpans": [{"resource": {}, "scopeSpans": [scope]}]}))
-    return import_otlp([tmp_path / "traces.jsonl"], tmp_path / "recordings", "twice", tool_version="test")
-
-
-def test_a_span_that_was_sent_twice_with_other_content_is_no_second_effect(tmp_path: Path) -> None:
-    applied = {"job.effect.applied": True}
-    recording = told_twice(tmp_path, applied, {**applied, "another": "attribute"})
-    assert recording.spans().num_rows == 3
-    report = check(recording)
-    assert report.finding("INV-001").verdict == "unknown"
-    assert report.violated == ()
-    with opened(recording) as (connection, _):
-        assert connection.execute("SELECT count(*) FROM events WHERE event = 'write'").fetchone() == (1,)
-
-
-def test_of_one_id_the_span_that_ended_is_judged_else_the_first() -> None:
-    base = {"name": "write k", "scope_name": "fencepost.runtime", "trace_id": "t", "producer": "p"}
-    told = [
-        {"span_id": "a", "producer_seq": 1, "span_attributes": "open"},
-        {"span_id": "a", "producer_seq": 2, "span_attributes": "ended", "duration_time_unix_nano": 1},
-        {"span_id": "b", "producer_seq": 4, "span_attributes": "second", "duration_time_unix_nano": 1},
-        {"span_id": "b", "producer_seq": 3, "span_attributes": "first", "duration_time_unix_nano": 1},
-        {"span_id": "c", "producer_seq": 5, "span_attributes": "late", "received_time_unix_nano": 2},
-        {"span_id": "c", "producer_seq": 5, "span_attributes": "early", "received_time_unix_nano": 1},
-        {"span_id": "d", "producer_seq": 6, "span_attributes": "only"},
-    ]
-    rows = pa.Table.from_pylist([base | row for row in told], schema=SPANS)
-    for gaps, kept in (
-        (gap(cause="conflicting_duplicate"), ["early", "ended", "first", "only"]),
-        (gap(cause="torn_tail"), sorted(row["span_attributes"] for row in told)),
-    ):
-        with opened(Fake(rows, gaps)) as (connection, _):
-            found = connection.execute("SELECT span_attributes FROM spans ORDER BY ALL").fetchall()
-        assert [content for (content,) in found] == kept
-
-
-def test_a_violation_that_shows_a_span_of_two_contents_is_unknown(tmp_path: Path) -> None:
-    """Two writes of one effect, but of one of them there is a copy that says it was refused."""
-    applied = {"job.effect.applied": True}
-    recording = told_twice(tmp_path, applied, {"job.effect.applied": False, "job.reason": "fenced"})
-    rows = recording.spans().to_pylist()
-    again = next(row for row in rows if row["name"] == "write debit") | {"span_id": "e" * 16}
-    twice = pa.concat_tables([recording.spans(), pa.Table.from_pylist([again], schema=recording.spans().schema)])
-    finding = check(Fake(twice, recording.gaps())).finding("INV-001")
-    assert (finding.verdict, finding.violations, finding.unknowns) == ("unknown", 0, 1)
-    assert "recorded twice, with different content" in finding.witnesses[0].sentence
-
-
 @pytest.mark.parametrize(
     ("ns", "words"),
     [
@@ -369,67 +282,6 @@ def test_a_user_s_invariant_that_holds_states_its_claim(own: Invariant) -> None:
 def test_a_case_without_a_name_is_still_a_case(own: Invariant) -> None:
     finding = judge(events_table([write_of("refund", job_id=None)]), extra=[own(REFUNDS)]).finding("SHOP-1")
     assert (finding.verdict, finding.witnesses[0].sentence) == ("violated", "A case that has no name: see its spans.")
-
-
-def nameless(event: str, **fields: object) -> dict[str, object]:
-    told = {"event": event, "at": START + S, "outcome": "ok", "span_id": "nameless", "effect_key": None}
-    return told | fields
-
-
-@pytest.mark.parametrize(
-    ("event", "doubted"),
-    [
-        ("enqueue", {"INV-005", "INV-007", "INV-018"}),
-        ("lease", {"INV-003", "INV-004", "INV-010", "INV-018"}),
-        ("run", {"INV-002", "INV-018"}),
-        ("write", {"INV-001", "INV-003", "INV-007", "INV-018"}),
-        ("ack", {"INV-004"}),
-        ("crash", set()),
-        ("inventory", set()),
-    ],
-)
-def test_an_event_without_a_name_could_be_a_violation_of_what_needs_its_kind(event: str, doubted: set[str]) -> None:
-    history = generate(1, 3, {1: "healthy", 2: "healthy"})
-    report = judge(table([*history.rows, nameless(event)]))
-    assert {name for name, verdict in verdicts(report).items() if verdict != "holds"} == doubted
-    (again,) = judge_many(table([*history.rows, nameless(event)])).values()
-    assert set(again.unknown) == doubted
-
-
-def test_the_verdict_counts_the_events_without_a_name_and_says_what_they_lack() -> None:
-    rows = [write_of("k"), *(nameless("write", job_id="j", span_id=str(number)) for number in range(2))]
-    finding = judge(events_table(rows), only=["INV-001"]).finding("INV-001")
-    assert finding.verdict == "unknown"
-    assert finding.reason == (
-        "No violation was seen, but 2 events without a name could be one; "
-        "it would need the spans `write {effect}` with `job.effect.key`."
-    )
-    assert finding.missing == ("`write {effect}` with `job.effect.key`",)
-
-
-def test_what_was_refused_needs_no_name() -> None:
-    rows = [write_of("k"), nameless("write", outcome="failed")]
-    assert judge(events_table(rows), only=["INV-001"]).finding("INV-001").verdict == "holds"
-
-
-def test_an_event_without_a_job_could_be_what_seems_to_be_absent() -> None:
-    history = generate(1, 3, {1: "lost"})
-    first, last = (pick(row["at"] for row in history.rows) for pick in (min, max))
-    for at, verdict in ((first - S, "violated"), (last - S, "unknown"), (last + S, "violated")):
-        finding = judge(table([*history.rows, nameless("renew", at=at)])).finding("INV-005")
-        assert finding.verdict == verdict
-        assert ("does not say which job" in finding.witnesses[0].sentence) == (verdict == "unknown")
-    elsewhere = nameless("renew", at=last - S, schedule=1)
-    assert judge(table([*history.rows, elsewhere])).violated == ()
-    assert "INV-005" in judge_many(table([*history.rows, elsewhere]))[0].violated
-
-
-def test_a_run_without_a_job_lasts_to_its_end() -> None:
-    history = generate(1, 3, {1: "lost"})
-    first = min(row["at"] for row in history.rows)
-    for until, verdict in ((first - S, "violated"), (first + 60 * S, "unknown"), (None, "unknown")):
-        run = nameless("run", at=first - 2 * S, until=until, outcome="failed")
-        assert judge(table([*history.rows, run])).finding("INV-005").verdict == verdict
 
 
 def test_an_id_of_ours_cannot_be_taken(own: Invariant) -> None:

@@ -312,16 +312,24 @@ def _proved(row: Row, covered: int) -> bool:
 
 
 def _too_early(history: History, job: str, whole: int) -> Doubt:
-    begun = sorted(history.of(job, "lease", "run"), key=lambda row: int(row["at"]))
-    enqueued = sorted(history.of(job, "enqueue"), key=lambda row: int(row["at"]))
+    begun = history.of(job, "lease", "run")
+    enqueued = [row for row in history.of(job, "enqueue") if row.get("outcome") != "failed"]
     if not begun:
         return False
     if not enqueued:
-        return True if _proved(begun[0], whole) else None
-    before = precedes(begun[0], enqueued[0])
-    if before is False or (before is None and begun[0]["at"] >= enqueued[0]["at"]):
+        first = min(begun, key=lambda row: (row.get("position") is None, row.get("position") or 0, int(row["at"])))
+        return True if _proved(first, whole) else None
+    cases = [_before_all(row, enqueued, whole) for row in begun]
+    return True if True in cases else None if None in cases else False
+
+
+def _before_all(row: Row, enqueued: list[Row], whole: int) -> Doubt:
+    orders = [precedes(row, other) for other in enqueued]
+    if any(
+        order is False or (order is None and row["at"] >= e["at"]) for order, e in zip(orders, enqueued, strict=True)
+    ):
         return False
-    return True if _proved(begun[0], whole) else None
+    return True if all(orders) and _proved(row, whole) else None
 
 
 def _stray(history: History, write: Row, whole: int) -> Doubt:

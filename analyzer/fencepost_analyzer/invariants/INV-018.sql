@@ -16,23 +16,42 @@ early AS (
         OR enqueued_at IS NULL
 ),
 enqueued AS (
-    SELECT schedule, job_id, arg_min(moment, "at") AS moment, min("at") AS "at", arg_min(span_id, "at") AS span_id
+    -- One that was refused put nothing into the queue.
+    SELECT schedule, job_id, moment, "at", span_id
     FROM moments
     SEMI JOIN early USING (schedule, job_id)
     WHERE event = 'enqueue'
-    GROUP BY schedule, job_id
+        AND outcome IS DISTINCT FROM 'failed'
 ),
-begun AS (
+beginnings AS (
     SELECT
-        schedule, job_id,
-        arg_min(moment, "at") AS moment,
-        min("at") AS "at",
-        arg_min(span_id, "at") AS span_id,
-        arg_min(CASE event WHEN 'lease' THEN 'leased by ' ELSE 'run by ' END || actor(worker_id, attempt), "at") AS what
+        schedule, job_id, moment, position, "at", span_id,
+        CASE event WHEN 'lease' THEN 'leased by ' ELSE 'run by ' END || actor(worker_id, attempt) AS what
     FROM moments
     SEMI JOIN early USING (schedule, job_id)
     WHERE event IN ('lease', 'run')
-    GROUP BY schedule, job_id
+),
+-- The first by the queue's own order, if it has one.
+begun AS (
+    SELECT DISTINCT ON (schedule, job_id) *
+    FROM beginnings
+    ORDER BY schedule, job_id, position NULLS LAST, "at", span_id
+),
+-- Before each enqueue that may be its own.
+premature AS (
+    SELECT
+        beginnings.schedule, beginnings.job_id, beginnings.span_id,
+        any_value(beginnings.moment) AS moment,
+        any_value(beginnings.position) AS position,
+        any_value(beginnings.at) AS "at",
+        any_value(beginnings.what) AS what,
+        arg_min(enqueued.span_id, enqueued.at) AS enqueue_span_id,
+        min(enqueued.at) AS enqueued_at,
+        bool_and(coalesce(precedes(beginnings.moment, enqueued.moment), FALSE)) AS surely
+    FROM beginnings
+    JOIN enqueued USING (schedule, job_id)
+    GROUP BY beginnings.schedule, beginnings.job_id, beginnings.span_id
+    HAVING bool_and(coalesce(precedes(beginnings.moment, enqueued.moment), beginnings.at < enqueued.at, TRUE))
 ),
 -- What is not in the recording did not happen before it, or beside it, only as far as the queue's own numbers go on
 -- from 1 without a hole: an enqueue or a lease that was not recorded would have left one.
@@ -49,22 +68,19 @@ covered AS (
     GROUP BY schedule
 ),
 before_enqueue AS (
-    SELECT
-        begun.schedule,
-        begun.job_id,
-        begun.at,
-        [begun.span_id, enqueued.span_id] AS span_ids,
-        CASE
-            WHEN (begun.moment).position <= covered.until THEN 'violated'
-            ELSE 'unknown'
-        END AS verdict,
+    SELECT DISTINCT ON (premature.schedule, premature.job_id)
+        premature.schedule,
+        premature.job_id,
+        premature.at,
+        [premature.span_id, premature.enqueue_span_id] AS span_ids,
+        CASE WHEN surely AND premature.position <= covered.until THEN 'violated' ELSE 'unknown' END AS verdict,
         NULL::BIGINT AS absent_since,
-        begun.at AS absent_until,
-        printf('Job %s was %s %s before it was enqueued.', begun.job_id, begun.what, how_long(enqueued.at - begun.at)) AS sentence
-    FROM begun
-    JOIN enqueued USING (schedule, job_id)
+        premature.at AS absent_until,
+        printf('Job %s was %s %sbefore it was enqueued.', premature.job_id, premature.what,
+            CASE WHEN premature.enqueued_at > premature.at THEN how_long(premature.enqueued_at - premature.at) || ' ' ELSE '' END) AS sentence
+    FROM premature
     LEFT JOIN covered USING (schedule)
-    WHERE coalesce(precedes(begun.moment, enqueued.moment), begun.at < enqueued.at)
+    ORDER BY premature.schedule, premature.job_id, verdict DESC, premature.position NULLS LAST, premature.at, premature.span_id
 ),
 from_nowhere AS (
     SELECT

@@ -16,8 +16,8 @@ WITH told AS (
             WHEN enqueues = count(effect_total) FILTER (event = 'enqueue' AND outcome IS DISTINCT FROM 'failed')
                 THEN TRY_CAST(sum(effect_total) FILTER (event = 'enqueue' AND outcome IS DISTINCT FROM 'failed') AS BIGINT)
         END AS effects_promised,
-        min("at") FILTER (event = 'enqueue') AS enqueued_at,
-        min(position) FILTER (event = 'enqueue') AS enqueue_position,
+        min("at") FILTER (event = 'enqueue' AND outcome IS DISTINCT FROM 'failed') AS enqueued_at,
+        min(position) FILTER (event = 'enqueue' AND outcome IS DISTINCT FROM 'failed') AS enqueue_position,
         count(*) FILTER (event = 'lease' AND outcome = 'ok') AS leases,
         count(*) FILTER (event = 'run') AS runs,
         min("at") FILTER (event IN ('lease', 'run')) AS begun_at,

@@ -7,6 +7,16 @@ WITH several AS (
     WHERE job_id IS NOT NULL
     GROUP BY ALL
     HAVING min(queue) < max(queue)
+),
+-- A number that was given to two jobs is of no one counter: two databases number from 1 each. Then nothing can be
+-- concluded from any of them, and they become null, too.
+renumbered AS (
+    SELECT DISTINCT coalesce(schedule, 0) AS schedule
+    FROM incoming
+    WHERE position IS NOT NULL
+        AND NOT (event = 'inventory' AND job_id IS NOT NULL)
+    GROUP BY coalesce(schedule, 0), position
+    HAVING min(coalesce(job_id, span_id)) <> max(coalesce(job_id, span_id))
 )
 SELECT
     coalesce(schedule, 0) AS schedule,
@@ -24,7 +34,10 @@ SELECT
     CASE WHEN "at" BETWEEN 1 AND 4_000_000_000_000_000_000 THEN "at" END AS at,
     CASE WHEN until BETWEEN 1 AND 4_000_000_000_000_000_000 THEN until END AS until,
     CASE WHEN decided_by BETWEEN 1 AND 4_000_000_000_000_000_000 THEN decided_by END AS decided_by,
-    CASE WHEN position BETWEEN 0 AND 4_000_000_000_000_000_000 THEN position END AS position,
+    CASE
+        WHEN position BETWEEN 0 AND 4_000_000_000_000_000_000
+            AND coalesce(schedule, 0) NOT IN (FROM renumbered) THEN position
+    END AS position,
     token,
     effect_key,
     effect_index,

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fencepost_recorder.receiver.service import Receiver
     from fencepost_recorder.recording import Recording, open_recording
     from fencepost_recorder.sealing import recover, seal
+    from fencepost_recorder.staging import stage
 
 __all__ = [
     "EXPORT_FORMATS",
@@ -64,6 +65,7 @@ __all__ = [
     "recover",
     "resolve",
     "seal",
+    "stage",
 ]
 
 # Where the rest lives, in modules that bear no public name: importing one would put it in that name's place.
@@ -88,6 +90,7 @@ _LATER = {
     "open_recording": "recording",
     "recover": "sealing",
     "seal": "sealing",
+    "stage": "staging",
 }
 
 

@@ -59,8 +59,9 @@ class Columns:
         # Row after row, `WIDTH` values each, in the order of `add`: one call a row, and a slice a column.
         self.flat: list[Any] = []
         self.rare: dict[str, dict[int, Any]] = {name: {} for name in _USUAL}
-        # About how many bytes the spans came from.
+        # About how many bytes the spans came from, and how many were taken before.
         self.size = 0
+        self.taken = 0
         self._known: dict[tuple[Origin, str], int] = {}
 
     def __len__(self) -> int:
@@ -99,11 +100,17 @@ class Columns:
                 self.rare[name][number] = row[_AT[name]]
         self.size += size
 
+    def put(self, rarely: dict[str, Any]) -> None:
+        """Note what the row that comes next has and most do not, by column; arrays as lists of their JSON."""
+        for name, value in rarely.items():
+            self.rare[name][len(self)] = f"[{','.join(value)}]" if isinstance(value, list) else value
+
     def take(self) -> Batch:
         """All that was added since the last time."""
         values = [self.flat[number::WIDTH] for number in range(WIDTH)]
         traces, spans = b"".join(values[0]), b"".join(values[1])
         batch = Batch(self._table(values, traces, spans), _ids(traces, spans))
+        self.taken += len(self)
         self.flat.clear()
         for exceptions in self.rare.values():
             exceptions.clear()

@@ -103,9 +103,16 @@ class Conversion:
     def join(self, starts: Iterable[Half], ends: Iterable[Half]) -> None:
         """Add the spans that these halves are, once it is known that there are no others of them."""
         for one in join(starts, ends):
-            half = one.half
-            self._care(half.payload, half.origin, one.place, told=False)
+            self._joined(one.half, one.place)
             self._drain()
+
+    def _joined(self, half: Half, place: Place) -> None:
+        payload, heed = half.payload, place.producer not in self.found.sampled
+        numbers = (place.start_seq, place.end_seq, place.received_unix_nano)
+        context = self._columns.context(half.origin, place.producer)
+        if self._careful or not self._scan(payload, 0, len(payload), context, *numbers, heed, heed):
+            self._care(payload, half.origin, place, told=False)
+        self._columns.size += len(payload)
 
     def finish(self) -> None:
         """Give away the last rows."""

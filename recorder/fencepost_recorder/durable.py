@@ -15,7 +15,7 @@ from fencepost_recorder.errors import StorageError, printable
 
 Buffer = bytes | bytearray | memoryview
 MAX_PIECES = 1024
-_TEMPORARY = ".tmp"
+TEMPORARY = ".tmp"
 _REASONS = {
     errno.ENOSPC: "the disk is full: free some space and try again",
     errno.EDQUOT: "the disk quota is used up: free some space and try again",
@@ -48,7 +48,7 @@ class DurableFile:
         self.closed = False
         self._hash = hashlib.sha256()
         self._error: StorageError | None = None
-        self._temporary = path.with_name(path.name + _TEMPORARY)
+        self._temporary = path.with_name(path.name + TEMPORARY)
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
             self._fd = os.open(self._temporary, flags, 0o600)

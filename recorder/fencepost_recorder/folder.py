@@ -25,6 +25,8 @@ WAL = "wal"
 # The log is moved aside before it is read: no new producer can join what is being sealed.
 SEALING = "wal.sealing"
 SPANS = "spans"
+# What is converted while recording goes on; it and the log go once the recording is sealed.
+STAGING = "staging"
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 
 

@@ -6,11 +6,10 @@ by hand where it is of the usual kind, else by protobuf's own classes, which hav
 
 from __future__ import annotations
 
-import json
 import struct
-from typing import cast
+from json.encoder import encode_basestring
 
-from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
 from fencepost_recorder.rows import attribute_json, double_json, parsed
 
@@ -20,17 +19,21 @@ _MAX_KEPT_BYTES = 512
 _MAX_INT_BYTES = 9  # of ten the last says whether it is valid: not ours to judge
 _double = struct.Struct("<d").unpack_from
 # The C function behind json.dumps(text, ensure_ascii=False).
-_quoted = cast("type[str]", json.encoder.encode_basestring)
+quoted = encode_basestring
 
 # The UTF-8 of `"key":value`, and a bit that is the key's own: the sum of several has as many bits as there are keys.
 Fragment = tuple[bytes, int]
 
 
 class Fragments:
-    """What is known of attributes, by the bytes of their `KeyValue`. Look up in `known` first, then ask `learn`."""
+    """What is known of attributes: by the bytes of their `KeyValue`, and of their `AnyValue` alone.
+
+    Look up in `known` or `values` first, then ask `learn` or `learn_value`.
+    """
 
     def __init__(self) -> None:
         self.known: dict[bytes, Fragment] = {}
+        self.values: dict[bytes, bytes] = {}
         self._keys: dict[bytes, Fragment] = {}
 
     def learn(self, pair: bytes) -> Fragment:
@@ -38,30 +41,35 @@ class Fragments:
 
         Raises ValueError when it is none, or when there are more keys than can be told apart: the span needs care.
         """
-        found = self._usual(pair) or self._unusual(pair)
+        try:
+            begin = pair[1] + 4
+            # A value shorter than 128 bytes under such a key, with nothing else around.
+            size = len(pair) - begin
+            if pair[0] == 0x0A and begin < 132 and pair[begin - 2] == 0x12 and pair[begin - 1] == size < 128:
+                key, bit = self._key(pair[2 : begin - 2])
+                value = pair[begin:]
+                found = (key + (self.values.get(value) or self.learn_value(value)), bit)
+            else:
+                found = self._unusual(pair)
+        except IndexError:
+            found = self._unusual(pair)
         if len(pair) <= _MAX_KEPT_BYTES:
             self.known[pair] = found
         return found
 
+    def learn_value(self, value: bytes) -> bytes:
+        """The JSON of a value not known yet. Raises ValueError when it is none."""
+        found = _usual(value) or attribute_json(parsed(AnyValue, value)).encode()
+        if len(value) <= _MAX_KEPT_BYTES:
+            self.values[value] = found
+        return found
+
     def forget(self) -> None:
         """Make room, if need be; between two spans, for the bits of keys change."""
-        if len(self.known) > MAX_KNOWN or len(self._keys) >= MAX_KEYS:
+        if len(self.known) > MAX_KNOWN or len(self.values) > MAX_KNOWN or len(self._keys) >= MAX_KEYS:
             self.known.clear()
+            self.values.clear()
             self._keys.clear()
-
-    def _usual(self, pair: bytes) -> Fragment | None:
-        """A short text, integer, boolean or double under a short key."""
-        try:
-            begin = pair[1] + 4
-            if pair[0] != 0x0A or begin > 131 or pair[begin - 2] != 0x12 or pair[begin - 1] != len(pair) - begin:
-                return None
-            value = _usual_value(pair, begin)
-        except IndexError:
-            return None
-        if value is None:
-            return None
-        key, bit = self._key(pair[2 : begin - 2])
-        return key + value, bit
 
     def _unusual(self, pair: bytes) -> Fragment:
         attribute = parsed(KeyValue, pair)
@@ -73,39 +81,39 @@ class Fragments:
         if found is None:
             if len(self._keys) >= MAX_KEYS:
                 raise ValueError("more keys than are told apart")
-            found = self._keys[key] = (_quoted(key.decode()).encode() + b":", 1 << len(self._keys))
+            found = self._keys[key] = (quoted(key.decode()).encode() + b":", 1 << len(self._keys))
         return found
 
 
-def _usual_value(pair: bytes, begin: int) -> bytes | None:  # noqa: PLR0911 one for each kind
-    """JSON of the `AnyValue` from there to the end, if it is of a usual kind and shorter than 128 bytes."""
-    size = len(pair) - begin
-    if size > 127:
+def _usual(value: bytes) -> bytes | None:  # noqa: PLR0911 one for each kind
+    """JSON of an `AnyValue` of a usual kind."""
+    size = len(value)
+    if size < 2:
         return None
-    if size == 0:
-        return b"null"
-    kind = pair[begin]
+    kind, second = value[0], value[1]
     if kind == 0x0A:
-        return _quoted(pair[begin + 2 :].decode()).encode() if pair[begin + 1] == size - 2 else None
-    if kind == 0x18:
-        number = _varint(pair, begin + 1)
+        if second == size - 2 and second < 128:
+            return quoted(value[2:].decode()).encode()
+        if second > 127 and size > 3 and value[2] < 128 and second - 128 + (value[2] << 7) == size - 3:
+            return quoted(value[3:].decode()).encode()
+    elif kind == 0x18:
+        number = _varint(value)
         return None if number is None else b"%d" % number
-    if kind == 0x10 and size == 2 and pair[begin + 1] < 2:
-        return b"true" if pair[begin + 1] else b"false"
-    if kind == 0x21 and size == 9:
-        return double_json(_double(pair, begin + 1)[0]).encode()
+    elif kind == 0x10 and size == 2 and second < 2:
+        return b"true" if second else b"false"
+    elif kind == 0x21 and size == 9:
+        return double_json(_double(value, 1)[0]).encode()
     return None
 
 
-def _varint(data: bytes, at: int) -> int | None:
-    """The int64 that ends with the data."""
-    last = len(data) - 1
-    if not 0 <= last - at < _MAX_INT_BYTES or data[last] > 127:
+def _varint(value: bytes) -> int | None:
+    """The int64 behind a tag."""
+    last = len(value) - 1
+    if last > _MAX_INT_BYTES or value[last] > 127:
         return None
-    value = 0
-    for place in range(at, last):
-        if data[place] < 128:
+    number = value[last]
+    for place in range(last - 1, 0, -1):
+        if value[place] < 128:
             return None
-        value |= (data[place] & 0x7F) << 7 * (place - at)
-    value = (value | data[last] << 7 * (last - at)) & 0xFFFFFFFFFFFFFFFF
-    return value - (1 << 64) if value >> 63 else value
+        number = number << 7 | value[place] & 0x7F
+    return number

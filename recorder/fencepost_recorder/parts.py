@@ -63,10 +63,10 @@ class SpanParts:
         if self._rows >= ROW_GROUP_ROWS or self._bytes >= ROW_GROUP_BYTES:
             self._write(last=False)
 
-    def finish(self) -> list[Part]:
-        """Write what is left. There is always a file, so that a glob over the folder finds the columns."""
+    def finish(self, *, always: bool = True) -> list[Part]:
+        """Write what is left. `always`: also a file without rows, so that a glob over the folder finds the columns."""
         self._write(last=True)
-        if self._file is None and not self._parts:
+        if always and self._file is None and not self._parts:
             self._open().write_table(schema.SPANS.empty_table())
         self._end()
         return self._parts

@@ -18,7 +18,7 @@ _INT64_MAX = 2**63 - 1
 _to_json = JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 
-M = TypeVar("M", ExportTraceServiceRequest, KeyValue, ResourceSpans, ScopeSpans, Span, Status, TracesData)
+M = TypeVar("M", AnyValue, ExportTraceServiceRequest, KeyValue, ResourceSpans, ScopeSpans, Span, Status, TracesData)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from json.encoder import encode_basestring
 from typing import Any, TypeVar
 
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from fencepost_recorder import left_out
-from fencepost_recorder.columns import NO_SPAN, WIDTH, Columns
-from fencepost_recorder.fragments import Fragments
+from fencepost_recorder.columns import NO_SPAN, Columns
+from fencepost_recorder.fragments import Fragments, quoted
 from fencepost_recorder.rows import parsed
+from fencepost_recorder.templates import Template, Templates
 
 _MAX_TIME = 2**63 - 1
 _MAX_FLAGS = 2**31 - 1
@@ -28,7 +28,6 @@ _SAMPLED, _FLAGS_ARE_KNOWN = 0x01, 0x100
 _time = struct.Struct("<Q").unpack_from
 _usual = struct.Struct("<BBBQBQ").unpack_from
 _number = struct.Struct("<I").unpack_from
-_quoted = encode_basestring
 K = TypeVar("K", str, bytes)
 V = TypeVar("V")
 ERRORS = (ValueError, IndexError, struct.error)
@@ -38,16 +37,16 @@ ERRORS = (ValueError, IndexError, struct.error)
 Scan = Callable[[bytes, int, int, int, int | None, int | None, int, bool, bool], bool]
 
 
-def scanner(columns: Columns, fragments: Fragments) -> Scan:  # noqa: PLR0915
+def scanner(columns: Columns, fragments: Fragments) -> Scan:
     """A function that takes spans into `columns`."""
     # Bound once: to look a method up at every use would cost as much as the use.
-    texts = _Texts()
-    known, learn = fragments.known.get, fragments.learn
-    name_of, new_name = texts.names.get, texts.name
-    rare, flat, add = columns.rare, columns.flat, columns.flat.extend
+    texts, templates = _Texts(), Templates()
+    walk = _walker(columns, fragments, texts, templates)
+    value_of, new_value = fragments.values.get, fragments.learn_value
+    of_size, to_number = templates.of_size.get, int.from_bytes
+    add = columns.flat.extend
 
-    # One function, for a call a field would cost more than the field.
-    def scan(  # noqa: PLR0911, PLR0912, PLR0915
+    def scan(
         data: bytes,
         at: int,
         stop: int,
@@ -58,31 +57,69 @@ def scanner(columns: Columns, fragments: Fragments) -> Scan:  # noqa: PLR0915
         heed_flags: bool,
         heed_state: bool,
     ) -> bool:
+        number, template = 0, None
+        for mask, expected, candidate in of_size(stop - at, ()):
+            number = number or to_number(data[at:stop], "little")
+            if number & mask == expected:
+                template = candidate
+                break
+        if template is None:
+            return walk(data, at, stop, context, sequence, end_sequence, received, heed_flags, heed_state)
+        take, name, kind, flags, parent_at, start_at, end_at, first, last, attributes, rare = template[:11]
+        found = take(data, at)
+        start, end = found[start_at] if start_at else 0, found[end_at] if end_at else 0
+        if (
+            start | end > _MAX_TIME
+            or found[0] == _NO_TRACE
+            or found[1] == NO_SPAN
+            or (heed_flags and flags & (_FLAGS_ARE_KNOWN | _SAMPLED) == _FLAGS_ARE_KNOWN)
+        ):
+            return False
+        try:
+            text = attributes % tuple([value_of(value) or new_value(value) for value in found[first:last]])
+            if rare:
+                rarely = _rare_of(template, found, fragments, texts)
+                if heed_state and texts.is_marked(template.state):
+                    return False
+                columns.put(rarely)
+        except ERRORS:
+            return False
+        parent = found[parent_at] if parent_at else NO_SPAN
+        row = (*found[:2], parent, name, kind, start, end, flags & _MAX_FLAGS, text)
+        add((*row, sequence, end_sequence if end else None, received, context))
+        return True
+
+    return scan
+
+
+def _walker(columns: Columns, fragments: Fragments, texts: _Texts, templates: Templates) -> Scan:  # noqa: PLR0915
+    """A function that takes spans field by field; from those of a shape that comes up often it makes templates."""
+    known, learn = fragments.known.get, fragments.learn
+    name_of, new_name = texts.names.get, texts.name
+
+    # One function, for a call a field would cost more than the field.
+    def walk(  # noqa: PLR0911, PLR0912, PLR0915
+        data: bytes,
+        at: int,
+        stop: int,
+        context: int,
+        sequence: int | None,
+        end_sequence: int | None,
+        received: int,
+        heed_flags: bool,
+        heed_state: bool,
+    ) -> bool:
+        begun = at
         name, kind, start, end, flags = "", 0, 0, 0, 0
         parent = NO_SPAN
         found: list[bytes] = []
         bits = 0
-        rarely: dict[str, Any] | None = None
+        rarely: dict[str, Any] = {}
         try:
             if data[at] != 0x0A or data[at + 1] != 16 or data[at + 18] != 0x12 or data[at + 19] != 8:
                 return False
             trace, span = data[at + 2 : at + 18], data[at + 20 : at + 28]
             at += 28
-            # As every SDK writes it: parent, name, kind, start, end. Whatever does not fit is left to the loop below.
-            if data[at] == 0x22 and data[at + 1] == 8:
-                parent = data[at + 2 : at + 10]
-                at += 10
-            if data[at] == 0x2A and data[at + 1] < 128:
-                text = data[at + 2 : at + 2 + data[at + 1]]
-                at += 2 + data[at + 1]
-                name = name_of(text) or new_name(text)
-                kind_tag, number, start_tag, first, end_tag, second = _usual(data, at)
-                if kind_tag == 0x30 and start_tag == 0x39 and number < 128:
-                    kind, start = number, first
-                    at += 11
-                    if end_tag == 0x41:
-                        end = second
-                        at += 9
             while at < stop:
                 tag = data[at]
                 if tag == 0x4A:  # an attribute
@@ -123,12 +160,9 @@ def scanner(columns: Columns, fragments: Fragments) -> Scan:  # noqa: PLR0915
                     parent = data[at + 2 : at + 10]
                     at += 10
                 else:
-                    begin, rest = _bounds(data, at)
-                    if rarely is None:
-                        rarely = {}
-                    if not _rarely(tag, data[begin:rest], rarely, fragments, texts, heed_state):
+                    begin, at = _bounds(data, at)
+                    if not _rarely(tag, data[begin:at], rarely, fragments, texts, heed_state):
                         return False
-                    at = rest
         except ERRORS:
             return False
         if (
@@ -140,29 +174,13 @@ def scanner(columns: Columns, fragments: Fragments) -> Scan:  # noqa: PLR0915
             or (heed_flags and flags & (_FLAGS_ARE_KNOWN | _SAMPLED) == _FLAGS_ARE_KNOWN)
         ):
             return False
-        if rarely:
-            for column, value in rarely.items():
-                rare[column][len(flat) // WIDTH] = f"[{','.join(value)}]" if type(value) is list else value
-        add(
-            (
-                trace,
-                span,
-                parent,
-                name,
-                kind,
-                start,
-                end,
-                flags & _MAX_FLAGS,
-                b"{" + b",".join(found) + b"}",
-                sequence,
-                end_sequence if end else None,
-                received,
-                context,
-            )
-        )
+        columns.put(rarely)
+        row = (trace, span, parent, name, kind, start, end, flags & _MAX_FLAGS, b"{" + b",".join(found) + b"}")
+        columns.flat.extend((*row, sequence, end_sequence if end else None, received, context))
+        templates.missed(data, begun, stop, name, columns.taken + len(columns))
         return True
 
-    return scan
+    return walk
 
 
 class _Texts:
@@ -223,6 +241,18 @@ def _rarely(
     return True
 
 
+def _rare_of(template: Template, found: tuple[Any, ...], fragments: Fragments, texts: _Texts) -> dict[str, Any]:
+    """What few spans have, of a span that fits a template. Raises one of ERRORS when it needs care."""
+    rarely: dict[str, Any] = {"trace_state": template.state or None}
+    if template.status is not None:
+        rarely["status_code"], rarely["status_status_message"] = texts.status(template.status)
+    if template.links:
+        rarely["links_json"] = [_link(found[place], fragments, texts) for place in template.links]
+    if template.events:
+        rarely["events_json"] = [_event(found[place], fragments, texts) for place in template.events]
+    return rarely
+
+
 def _bounds(data: bytes, at: int) -> tuple[int, int]:
     """Where the content of the field at that place begins and ends; raises ValueError when it needs care."""
     size = data[at + 1]
@@ -254,7 +284,7 @@ def _event(data: bytes, fragments: Fragments, texts: _Texts) -> str:
             raise ValueError("an unusual field")
     _check(at == stop)
     return (
-        f'{{"time_unix_nano":{when},"name":{_quoted(name)},"attributes":{_object(attributes)},'
+        f'{{"time_unix_nano":{when},"name":{quoted(name)},"attributes":{_object(attributes)},'
         '"dropped_attributes_count":0}'
     )
 
@@ -284,7 +314,7 @@ def _link(data: bytes, fragments: Fragments, texts: _Texts) -> str:
             raise ValueError("an unusual field")
     _check(at == stop)
     return (
-        f'{{"trace_id":"{trace.hex()}","span_id":"{span.hex()}","trace_state":{_quoted(state)},'
+        f'{{"trace_id":"{trace.hex()}","span_id":"{span.hex()}","trace_state":{quoted(state)},'
         f'"attributes":{_object(attributes)},"dropped_attributes_count":0,"flags":{flags}}}'
     )
 

@@ -6,28 +6,21 @@ is removed only once the manifest is on disk.
 
 from __future__ import annotations
 
-import fcntl
-import os
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
-from fencepost_recorder import durable, folder, manifest
-from fencepost_recorder.conversion import Conversion
-from fencepost_recorder.duplicates import find, without
+from fencepost_recorder import durable, folder, manifest, units
+from fencepost_recorder.assembling import assemble
 from fencepost_recorder.errors import RecorderError, RecordingDamaged, RecordingNotFound, printable
 from fencepost_recorder.logs import Log, list_logs
-from fencepost_recorder.manifest import FileEntry, Manifest
-from fencepost_recorder.parts import Part, SpanParts, write_gaps
-from fencepost_recorder.reckoning import reckon
+from fencepost_recorder.manifest import Manifest
 from fencepost_recorder.recording import Recording, open_recording
+from fencepost_recorder.staging import alone, grouped, next_number
+from fencepost_recorder.units import Unit
+from fencepost_recorder.workers import convert
 
-_TEMPORARY = ".tmp"
+# A log that is larger is converted in units: several at once, and what a crash leaves of them is kept.
+SMALL_BYTES = 96 * 1024 * 1024
 
 
 def seal(directory: Path, *, tool_version: str, seed: int | None = None, commit: str | None = None) -> Recording:
@@ -68,18 +61,17 @@ def seal_as(
     imported: dict[str, Any] | None = None,
 ) -> Recording:
     """`seal`, for a directory whose name is not (yet) the recording's id."""
-    with _alone(directory):
+    with alone(directory) as lock:
         if not (directory / manifest.NAME).exists():
             logs = _claim(directory)
-            _clear(directory)
-            built = _write_tables(directory, logs)
+            known, rest = _converted(directory, logs, lock)
             made = Manifest(
                 id=recording_id,
                 tool_version=tool_version,
                 seed=seed,
                 commit=commit,
                 imported=imported,
-                **built,
+                **assemble(directory, known, rest),
             )
             _write_manifest(directory, made)
         recording = open_recording(directory)
@@ -87,23 +79,18 @@ def seal_as(
         return recording
 
 
-@contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """Hold the directory's lock; it is released with the process, however that ends."""
-    try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError as error:
-        raise RecordingNotFound(f"there is no recording in {printable(directory)}") from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RecorderError(f"{printable(directory)} is being sealed by another process: wait for it") from error
-        except OSError as error:
-            raise durable.storage_error("lock", directory, error) from error
-        yield
-    finally:
-        os.close(descriptor)
+def _converted(directory: Path, logs: list[Log], lock: int) -> tuple[list[Unit], list[Log]]:
+    """The units that a large log was converted to, and the segments that are in none."""
+    known = units.load(directory)
+    units.clear(directory, known)
+    staged = {name for unit in known for name in unit.segments}
+    rest = [log for log in logs if log.path.name not in staged]
+    # What is still written to cannot be kept as it is now: should this be cut off, there may be more of it next time.
+    final = [log for log in rest if not log.locked_now and (log.header is None or log.header.locked)]
+    if sum(log.bytes for log in final) <= SMALL_BYTES:
+        return known, rest
+    convert(directory, list(grouped(final)), next_number(known), lock)
+    return units.load(directory), [log for log in rest if log not in final]
 
 
 def _claim(directory: Path) -> list[Log]:
@@ -124,80 +111,6 @@ def _claim(directory: Path) -> list[Log]:
     return list_logs(sealing)
 
 
-def _clear(directory: Path) -> None:
-    """Remove what an earlier, interrupted sealing left."""
-    spans = directory / folder.SPANS
-    durable.make_directory(spans)
-    if spans.is_symlink():
-        raise RecordingDamaged(f"{folder.SPANS}/ in {printable(directory)} is a symbolic link, not a folder")
-    for path in sorted(spans.iterdir()):
-        durable.remove(path)
-    for name in (manifest.GAPS_PATH, manifest.GAPS_PATH + _TEMPORARY, manifest.NAME + _TEMPORARY):
-        durable.remove(directory / name)
-
-
-def _write_tables(directory: Path, logs: list[Log]) -> dict[str, Any]:
-    parts = SpanParts(directory)
-    conversion = Conversion(lambda batch: parts.add(batch.table, batch.ids))
-    try:
-        conversion.read(logs)
-        conversion.join(conversion.found.starts, conversion.found.ends)
-        conversion.finish()
-        made = parts.finish()
-    finally:
-        parts.abandon()
-    reckoning = reckon(conversion.found)
-    files = [_PartOf(directory, part) for part in made]
-    duplicates = find(files, reckoning.gaps)
-    entries = [
-        _rewritten(directory, one.part.entry, duplicates.rows[place]) if place in duplicates.rows else one.part.entry
-        for place, one in enumerate(files)
-    ]
-    gaps = reckoning.gaps.table()
-    entries.append(write_gaps(directory, gaps))
-    durable.sync_directory(directory / folder.SPANS)
-    durable.sync_directory(directory)
-    return {
-        "created_unix_nano": reckoning.begun_unix_nano or time.time_ns(),
-        "spans": sum(one.rows for one in entries[:-1]),
-        "gaps": gaps.num_rows,
-        "duplicates": duplicates.count,
-        "files": tuple(entries),
-        "producers": tuple(reckoning.producers),
-        "durability": manifest.weakest(reckoning.producers),
-    }
-
-
-@dataclass(frozen=True, slots=True)
-class _PartOf:
-    directory: Path
-    part: Part
-
-    @property
-    def path(self) -> Path:
-        return self.directory / self.part.entry.path
-
-    @property
-    def rows(self) -> int:
-        return self.part.entry.rows
-
-    def read_ids(self) -> bytes:
-        return self.part.ids
-
-
-def _rewritten(directory: Path, entry: FileEntry, rows: Sequence[int]) -> FileEntry:
-    """The file without some of its rows."""
-    parts = SpanParts(directory, lambda _: entry.path)
-    try:
-        with pq.ParquetFile(directory / entry.path) as file:
-            kept = without(file.read(), rows)
-            parts.add(kept, bytes(8 * kept.num_rows))
-        [part] = parts.finish()
-    finally:
-        parts.abandon()
-    return part.entry
-
-
 def _write_manifest(directory: Path, made: Manifest) -> None:
     file = durable.DurableFile(directory / manifest.NAME)
     try:
@@ -211,9 +124,10 @@ def _write_manifest(directory: Path, made: Manifest) -> None:
 def _remove_log(directory: Path) -> None:
     """Only after the manifest is durable and every hash was checked."""
     sealing = directory / folder.SEALING
-    if not sealing.is_dir() or sealing.is_symlink():
-        return
-    for log in list_logs(sealing):
-        durable.remove(log.path)
-    durable.remove_directory(sealing)
-    durable.sync_directory(directory)
+    changed = sealing.is_dir() and not sealing.is_symlink()
+    if changed:
+        for log in list_logs(sealing):
+            durable.remove(log.path)
+        durable.remove_directory(sealing)
+    if units.remove(directory) or changed:
+        durable.sync_directory(directory)

@@ -16,7 +16,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
 from fencepost_recorder import conversion as under_test
-from fencepost_recorder import fragments, wal
+from fencepost_recorder import fragments, templates, wal
 from fencepost_recorder.columns import Batch
 from fencepost_recorder.conversion import Conversion
 from fencepost_recorder.encode import varint
@@ -196,7 +196,7 @@ def folder(tmp_path: Path) -> Callable[[], Path]:
     return new
 
 
-EXAMPLES = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+EXAMPLES = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 SEEDS = st.integers(0, 2**32)
 
 
@@ -248,6 +248,70 @@ def test_what_others_tell_is_converted_alike(folder: Any, seed: int, kind: str) 
     log.add(FrameType.END, encoded[0], scope)
     log.close()
     agree(path)
+
+
+@EXAMPLES
+@given(SEEDS)
+def test_spans_of_one_shape_are_converted_alike(folder: Any, seed: int) -> None:
+    """Spans that differ in a few bytes: values, lengths, tags and keys changed in place, under a template or not."""
+    hostile, path = Hostile(seed), folder()
+    kind = hostile.pick(["process", "receiver"])
+    log = Written(path / "p.wal", kind)
+    scope = log.introduce()
+    shape = usual(1)
+    shape.attributes.extend(hostile.attributes())
+    if hostile.pick([True, False]):
+        shape.links.add(trace_id=b"1" * 16, span_id=b"12345678", attributes=hostile.attributes())
+        shape.events.add(time_unix_nano=5, name="e", attributes=hostile.attributes())
+    shape.trace_state = hostile.pick(["", "", "vendor=1", "ot=th:8"])
+    shape.flags, shape.status.message = hostile.pick([0x100, 0x101]), hostile.pick(["", "broke"])
+    data = shape.SerializeToString()
+    for number in range(30):
+        changed = bytearray(data)
+        changed[20:28] = b"%08d" % number
+        for _ in range(hostile.pick([0, 0, 1, 2]) if number > 6 else 0):
+            at = hostile.random.randrange(len(changed))
+            changed[at] = hostile.pick([changed[at] ^ 1 << hostile.random.randrange(8), 0, 0x4A, 0xFF, 0x80])
+        if kind == "process":
+            log.add(FrameType.START, bytes(changed), scope)
+            log.add(FrameType.END, bytes(changed), scope)
+        else:
+            log.add(FrameType.WHOLE, bytes(changed), scope)
+    log.close()
+    agree(path)
+
+
+def test_a_shape_that_comes_up_often_gets_a_template(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the quickest way would not be taken at all: hardly a span of one shape is walked field by field."""
+    path = folder()
+    log = Written(path / "p.wal", "process")
+    scope = log.introduce()
+    for number in range(100):
+        for kind in (FrameType.START, FrameType.END):
+            log.add(kind, usual(number).SerializeToString(), scope)
+    log.close()
+    walked: list[int] = []
+    real = templates.Templates.missed
+    monkeypatch.setattr(templates.Templates, "missed", lambda *given: walked.append(1) or real(*given))
+    assert len(outcome(path, careful=False)["rows"]) == 100
+    assert 3 <= len(walked) <= 12
+
+
+def test_shapes_that_never_come_again_get_no_templates(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A template costs as much as dozens of spans: they are made only as far as others have paid for themselves."""
+    path = folder()
+    log = Written(path / "r.wal", "receiver")
+    scope = log.introduce()
+    for number in range(3000):
+        span = usual(number)
+        span.attributes.append(KeyValue(key="k", value=AnyValue(string_value="v" * (number // 9))))
+        log.add(FrameType.WHOLE, span.SerializeToString(), scope)
+    log.close()
+    made: list[int] = []
+    real = templates.Templates._make
+    monkeypatch.setattr(templates.Templates, "_make", lambda *given: made.append(1) or real(*given))
+    assert len(agree(path)["rows"]) == 3000
+    assert 0 < len(made) <= 70
 
 
 def test_a_request_is_the_spans_that_protobuf_finds_in_it(folder: Any) -> None:

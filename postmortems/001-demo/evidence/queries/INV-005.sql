@@ -3,19 +3,23 @@
 -- severity: critical
 -- principle: P4
 -- polarity: -
--- needs: enqueue
+-- needs: enqueue.answered
 -- claim: Every job whose enqueue was acknowledged was completed or dead-lettered, or the queue still holds it.
-WITH unfinished AS (
-    SELECT * EXCLUDE (enqueued_at)
-    FROM jobs
-    WHERE NOT completed
-),
-enqueued AS (
-    SELECT schedule, job_id, arg_min(moment, "at") AS moment, min("at") AS "at", arg_min(span_id, "at") AS span_id
-    FROM moments
+WITH enqueued AS (
+    -- The last promise; `promised` NULL = nobody knows whether the producer was told yes.
+    SELECT
+        schedule, job_id,
+        bool_or(promised) AS promised,
+        arg_max(moment, "at") AS moment,
+        max("at") AS "at",
+        arg_max(span_id, "at") AS span_id
+    FROM (
+        SELECT *, CASE WHEN outcome = 'ok' THEN TRUE END AS promised
+        FROM moments
+        WHERE event = 'enqueue'
+            AND answered(outcome, reason, producer_seq, producer_end_seq)
+    )
     SEMI JOIN unfinished USING (schedule, job_id)
-    WHERE event = 'enqueue'
-        AND outcome = 'ok'
     GROUP BY schedule, job_id
 ),
 attempted AS (
@@ -48,9 +52,15 @@ leased AS (
         AND outcome = 'ok'
     GROUP BY schedule, job_id
 ),
+untold AS (
+    SELECT schedule, job_id
+    FROM unended
+    WHERE until IS NULL
+    GROUP BY schedule, job_id
+),
 judged AS (
     SELECT
-        unfinished.*,
+        unfinished.* EXCLUDE (enqueued_at),
         enqueued.span_id AS enqueue_span_id,
         enqueued."at" AS enqueued_at,
         holdings.at AS taken_at,
@@ -59,17 +69,23 @@ judged AS (
         attempted.crashed,
         attempted.span_id AS run_span_id,
         CASE
+            WHEN enqueued.promised IS NULL
+                THEN 'its enqueue does not say whether it was accepted'
+            WHEN NOT unfinished.surely
+                THEN 'it was put into the queue more than once, and nothing tells which time it was completed'
             WHEN precedes(enqueued.moment, holdings.moment) IS DISTINCT FROM TRUE
                 THEN 'no inventory taken after its enqueue says whether the queue still holds it'
             WHEN holdings.ended AND holdings.after_ending IS DISTINCT FROM TRUE
                 THEN 'no inventory taken after its early acknowledgement says whether the queue still holds it'
+            WHEN NOT holdings.current
+                THEN 'no inventory taken after it was last seen says whether the queue still holds it'
             WHEN settled.job_id IS NOT NULL
                 THEN 'its settlement got no answer, so it may have been completed'
-            WHEN unfinished.applied + unfinished.unanswered >= unfinished.effect_total
-                THEN 'the writes that got no answer may have completed it'
+            WHEN unfinished.applied + unfinished.unanswered + unfinished.unnamed >= unfinished.effect_total
+                THEN 'the writes that got no answer, or do not say of which effect they are, may have completed it'
             WHEN attempted.untold
                 THEN 'an execution ended without telling how'
-            WHEN attempted.running
+            WHEN attempted.running OR untold.job_id IS NOT NULL
                 THEN 'an execution of it was never seen to end'
             WHEN leased.until > holdings.at AND NOT holdings.ended
                 THEN 'it was under a lease that had not run out'
@@ -81,8 +97,11 @@ judged AS (
     LEFT JOIN attempted USING (schedule, job_id)
     LEFT JOIN settled USING (schedule, job_id)
     LEFT JOIN leased USING (schedule, job_id)
-    WHERE coalesce(unfinished.applied < unfinished.effect_total, TRUE)
-        AND (holdings.state IS NULL OR (holdings.ended AND holdings.after_ending IS DISTINCT FROM TRUE))
+    LEFT JOIN untold USING (schedule, job_id)
+    WHERE coalesce(unfinished.applied < unfinished.effects_promised, TRUE)
+        AND NOT coalesce(
+            holdings.state IS NOT NULL AND holdings.current AND (NOT holdings.ended OR holdings.after_ending), FALSE
+        )
 )
 SELECT
     schedule,
@@ -94,9 +113,12 @@ SELECT
     enqueued_at AS absent_since,
     taken_at AS absent_until,
     CASE
-        WHEN doubt IS NULL THEN printf('Job %s is lost: its enqueue was acknowledged, it was never completed%s, and the queue no longer held it %s.',
+        WHEN doubt IS NULL THEN printf('Job %s is lost: its enqueue was acknowledged, it was %s, and the queue no longer held it %s.',
             job_id,
-            coalesce(' (' || actor || CASE WHEN crashed THEN ' crashed' ELSE ' did not finish it' END || ')', ''),
+            CASE
+                WHEN enqueues > 1 THEN 'not completed since'
+                ELSE 'never completed' || coalesce(' (' || actor || CASE WHEN crashed THEN ' crashed' ELSE ' did not finish it' END || ')', '')
+            END,
             how_long(taken_at - enqueued_at) || ' later')
         ELSE printf('Job %s was not seen to complete: %s.', job_id, doubt)
     END AS sentence

@@ -8,7 +8,7 @@
 WITH partial AS (
     SELECT *
     FROM jobs
-    WHERE coalesce(applied < effect_total, TRUE)
+    WHERE (coalesce(applied < effects_promised, TRUE) OR puzzling)
         -- One effect, whatever became of it, is not a part of anything.
         AND coalesce(effect_total > 1, TRUE)
 ),
@@ -27,10 +27,13 @@ written AS (
     GROUP BY schedule, job_id
 ),
 running AS (
-    SELECT schedule, job_id, bool_or(ended IS NULL) AS running
+    SELECT schedule, job_id
     FROM suspect_runs
     SEMI JOIN partial USING (schedule, job_id)
-    GROUP BY schedule, job_id
+    WHERE ended IS NULL
+    UNION
+    SELECT schedule, job_id
+    FROM unended
 ),
 judged AS (
     SELECT
@@ -42,13 +45,19 @@ judged AS (
         CASE
             WHEN partial.effect_total IS NULL
                 THEN 'its enqueue does not say how many effects it has'
+            WHEN partial.puzzling
+                THEN 'the keys and the numbers of its effects contradict each other'
+            WHEN partial.enqueues > 1
+                THEN 'it was enqueued more than once, and its effects do not tell which time'
+            WHEN partial.unnamed > 0
+                THEN 'some of its writes do not say which effect they are'
             WHEN partial.applied + partial.unanswered >= partial.effect_total OR partial.applied = 0
                 THEN 'some of its writes got no answer'
-            WHEN running.running
+            WHEN running.job_id IS NOT NULL
                 THEN 'an execution of it was never seen to end'
-            WHEN holdings.state IN ('ready', 'leased') AND NOT (holdings.ended AND holdings.after_ending IS NOT TRUE)
+            WHEN holdings.state <> 'dead' AND holdings.after_ending IS DISTINCT FROM FALSE
                 THEN 'it is still held by the queue'
-            WHEN endings.moment IS NULL AND holdings.moment IS NULL
+            WHEN endings.moment IS NULL AND holdings.current IS DISTINCT FROM TRUE
                 THEN 'nothing says whether the queue is done with it'
         END AS doubt,
         doubt IS NOT DISTINCT FROM 'nothing says whether the queue is done with it' AS uncounted

@@ -124,6 +124,10 @@ class Case:
             return _Told(_events(self.connection), {})
         own = mapping.shipped(SCOPE)
         with check.opened(self.recording, chosen=(own,), keep=True) as (connection, unmapped):
+            # What others' mappings read is not unread for being left out here.
+            others = [scope for scope in foreign if scope != SCOPE]
+            read = "DELETE FROM unread WHERE coalesce(scope, '') IN (SELECT unnest($others))"
+            connection.execute(read, {"others": others})
             alone = check.report(connection, self._chosen, unmapped)
             told = _events(connection)
         why = f"It rests on events that the simulator does not make: those of {', '.join(foreign)}."

@@ -177,6 +177,7 @@ def test_a_lease_is_renewed_between_thirds_of_it(work_ns: int, renewals: int, sl
     assert sleeps == slept
     renews = [step.operation for step in played.steps if step.name == "renew"]
     assert renews == [Renew("job", 1, 300 * MS)] * renewals
+    assert [step.index for step in played.steps if step.name == "renew"] == list(range(renewals))
     middle = [step.name for step in played.steps if step.name in ("sleep", "renew")]
     assert middle == (["sleep", "renew"] * len(sleeps))[: len(sleeps) + renewals]
 

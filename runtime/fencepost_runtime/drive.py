@@ -32,6 +32,8 @@ class Faults:
 
     def strike(self, step: Step, when: When | None = None) -> Fault | None:
         """The fault due at this step; with `when`, only a kill or pause at that moment of it."""
+        if not self._left:
+            return None
         for fault in self._left:
             wanted = fault.kind in ("kill", "pause") and fault.at.when == when
             if when is None:

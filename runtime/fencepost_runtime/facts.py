@@ -84,9 +84,8 @@ class Narrator:
     def before(self, step: Step, now: int) -> Step:
         """Open the step's facts; answers the step to perform (an enqueue carries its trace context along)."""
         self._open = [(self._sink.open(fact, self._parent), fact) for fact in self._opening(step, now)]
-        if isinstance(step.operation, Enqueue):
-            job = replace(step.operation.job, carrier=self._sink.carrier(self._open[0][0]))
-            return replace(step, operation=Enqueue(job))
+        if isinstance(step.operation, Enqueue) and (carrier := self._sink.carrier(self._open[0][0])):
+            return replace(step, operation=Enqueue(replace(step.operation.job, carrier=carrier)))
         return step
 
     def after(self, step: Step, result: Any, now: int) -> None:

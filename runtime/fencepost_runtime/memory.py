@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from heapq import heappop, heappush
 
 from .errors import UnknownJob
@@ -67,7 +66,7 @@ class MemoryBackend:
         row = self._rows.get(job_id)
         if row is None:
             raise UnknownJob(job_id)
-        return replace(row)
+        return row.copy()
 
     def save(self, row: Row) -> None:
         self._rows[row.id] = row

@@ -3,6 +3,9 @@
 An operation is one transaction. Each fact that a transaction establishes takes the next *position*, one counter
 for the whole database: the order of positions is the order in which things really happened. Times are Unix
 nanoseconds, read from the caller's clock inside the transaction.
+
+Nobody changes an operation or an answer; they are not frozen because that makes making them four times as dear, and
+the simulator makes little else.
 """
 
 from __future__ import annotations
@@ -40,12 +43,12 @@ class Job:
     carrier: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Enqueue:
     job: Job
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Lease:
     """Take the job that has been available longest. Answers None if there is none."""
 
@@ -54,7 +57,7 @@ class Lease:
     lease_ns: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Renew:
     """Extend a lease; refused unless the token is the current one and has not expired."""
 
@@ -63,7 +66,7 @@ class Renew:
     lease_ns: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Write:
     """Apply one effect. `fencing` refuses a token older than the newest lease's, `dedupe` a key already there."""
 
@@ -74,7 +77,7 @@ class Write:
     dedupe: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class WriteAll:
     """Apply effects in one transaction, and settle in it if `settle`: then all stands or falls with the token."""
 
@@ -86,7 +89,7 @@ class WriteAll:
     settle: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Settle:
     """End the job. `by_token` refuses all but the current lease's token; without it naming the job is enough."""
 
@@ -96,7 +99,7 @@ class Settle:
     by_token: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Retry:
     """Give the job back for a later attempt, or bury it when `max_attempts` leases were granted."""
 
@@ -107,14 +110,14 @@ class Retry:
     by_token: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Expired:
     """Read which leases of a queue have run out. Answers None if none has."""
 
     queue: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reclaim:
     """Take back one lease: `guarded` only if it still is the job's lease, else whatever became of the job."""
 
@@ -124,7 +127,7 @@ class Reclaim:
     max_attempts: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Inventory:
     """Read what a queue still holds, job by job: ready, leased or dead."""
 
@@ -134,7 +137,7 @@ class Inventory:
 Operation = Enqueue | Lease | Renew | Write | WriteAll | Settle | Retry | Expired | Reclaim | Inventory
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Leased:
     at: int
     position: int
@@ -144,7 +147,7 @@ class Leased:
     expires_at: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
     """What a durable change came to. `reason` says why it was refused; `until` when what it granted ends.
 
@@ -159,7 +162,7 @@ class Answer:
     buried: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Batch:
     """The answers to a WriteAll, one an effect, and the settle's if it was asked for."""
 
@@ -167,7 +170,7 @@ class Batch:
     settled: Answer | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Held:
     at: int
     position: int
@@ -177,7 +180,7 @@ class Held:
 ExpiredLeases = tuple[tuple[str, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Scanned:
     """The leases that a scan found expired, as (job id, token)."""
 

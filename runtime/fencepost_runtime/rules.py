@@ -46,6 +46,9 @@ class Row:
     token: int
     expires_at: int
 
+    def copy(self) -> Row:
+        return Row(self.id, self.state, self.available_at, self.attempts, self.token, self.expires_at)
+
 
 class Storage(Protocol):
     def count(self, counter: str) -> int:

@@ -5,10 +5,11 @@ No threads, sockets or clocks: the same scenario and seed give the same history,
 
 from __future__ import annotations
 
-import random
+from binascii import crc32
 from collections.abc import Coroutine
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NoReturn
+from random import Random
+from typing import Any, Literal, NamedTuple, NoReturn
 
 from .actors import MS, producer, reclaimer, stocktaking, worker
 from .drive import SILENT, Faults, matches, nothing_left, perform, producer_name, reclaimer_name, work_ns, worker_name
@@ -20,7 +21,7 @@ from .steps import Step
 
 # Virtual time begins at 2026-01-01T00:00:00Z, in Unix nanoseconds.
 EPOCH = 1_767_225_600_000_000_000
-# A step takes from a fifth of a millisecond to two; the seed draws each.
+# A step takes from a fifth of a millisecond to two; the seed draws each, for each actor by itself.
 STEP_NS = (MS // 5, 2 * MS)
 SUPERVISOR = "supervisor"
 # Polls in a row that find nothing although the clock stands where the recording found something.
@@ -42,12 +43,25 @@ class Simulated:
     unstruck: tuple[Fault, ...] = field(default=(), compare=False)
 
 
+class Passed(NamedTuple):
+    """One entry of a run's trail: an actor came to a step at `at` (Unix nanoseconds); `left` of the scenario's
+    faults had not struck when it was over. `stopped`: those who were stopped meanwhile."""
+
+    actor: str
+    step: Step
+    at: int
+    left: int
+    stopped: tuple[str, ...]
+
+
 class _Actor:
-    def __init__(self, name: str, script: Coroutine[Step, Any, None], sink: Sink, wake_at: int) -> None:
+    def __init__(self, name: str, script: Coroutine[Step, Any, None], sink: Sink, seed: int) -> None:
         self.name = name
         self.script = script
         self.narrator = Narrator(name, sink)
-        self.wake_at = wake_at
+        # Each actor's own: what befalls one changes nothing of how fast the others are.
+        self._random = Random(seed << 32 | crc32(name.encode())).random
+        self.wake_at = EPOCH + self.length()
         self.step: Step | None = None
         self.idle = False
         self.paused: Fault | None = None
@@ -60,6 +74,11 @@ class _Actor:
             self.step = self.script.throw(answer) if throws else self.script.send(answer)
         except StopIteration:
             self.step = None
+
+    def length(self) -> int:
+        """How long its next step takes, in nanoseconds."""
+        shortest, longest = STEP_NS
+        return shortest + int(self._random() * (longest - shortest))
 
     def die(self) -> None:
         self.script.close()
@@ -75,14 +94,14 @@ class _Actor:
 class _World:
     """The actors of a scenario, the model they share and the virtual clock."""
 
-    def __init__(self, scenario: Scenario, sink: Sink, faults: tuple[Fault, ...], rng: random.Random) -> None:
+    def __init__(self, scenario: Scenario, sink: Sink, faults: tuple[Fault, ...], seed: int = 0) -> None:
         self.scenario = scenario
         self.backend = MemoryBackend()
         self.sink = sink
         self.now = EPOCH
         self.faults = Faults(faults)
         self.supervisor = Narrator(SUPERVISOR, sink)
-        self.actors = [_Actor(name, script, sink, EPOCH + rng.randrange(*STEP_NS)) for name, script in cast(scenario)]
+        self.actors = [_Actor(name, script, sink, seed) for name, script in cast(scenario)]
 
     def clock(self) -> int:
         return self.now
@@ -107,7 +126,7 @@ class _World:
 
     def take_stock(self, *, overdue: bool = False) -> Simulated:
         queues = [queue.name for queue in self.scenario.queues]
-        last = _Actor(SUPERVISOR, stocktaking(queues), self.sink, self.now)
+        last = _Actor(SUPERVISOR, stocktaking(queues), self.sink, seed=0)
         last.narrator = self.supervisor
         while last.step is not None:
             last.advance(self.perform(last, last.step))
@@ -136,17 +155,19 @@ def _die() -> NoReturn:
     raise _Killed
 
 
-def simulate(scenario: Scenario, sink: Sink, seed: int = 0) -> Simulated:
-    """Run a scenario to its end, telling `sink`. The seed draws the length of each step, and so the schedule."""
-    return _Free(scenario, sink, seed).run()
+def simulate(scenario: Scenario, sink: Sink, seed: int = 0, trail: list[Passed] | None = None) -> Simulated:
+    """Run a scenario to its end, telling `sink`. The seed draws the length of each step, and so the schedule.
+
+    `trail` is given every step that an actor of the scenario comes to, in order, told or not."""
+    return _Free(scenario, sink, seed, trail).run()
 
 
 class _Free(_World):
     """Chooses the schedule itself: whoever wakes first acts first."""
 
-    def __init__(self, scenario: Scenario, sink: Sink, seed: int) -> None:
-        self.rng = random.Random(seed)
-        super().__init__(scenario, sink, scenario.faults, self.rng)
+    def __init__(self, scenario: Scenario, sink: Sink, seed: int, trail: list[Passed] | None) -> None:
+        super().__init__(scenario, sink, scenario.faults, seed)
+        self.trail = trail
         self.horizon = EPOCH + scenario.at_most_ms * MS
         self.over = False
         self.awaited = {fault.until for fault in scenario.faults if fault.until is not None}
@@ -154,7 +175,7 @@ class _Free(_World):
 
     def run(self) -> Simulated:
         overdue = False
-        while actor := min((a for a in self.actors if a.alive), key=lambda a: a.wake_at, default=None):
+        while actor := self.next_actor():
             if actor.wake_at > self.horizon:
                 overdue = True
                 break
@@ -167,6 +188,16 @@ class _Free(_World):
                 self.crash(actor)
         self.close()
         return self.take_stock(overdue=overdue)
+
+    def next_actor(self) -> _Actor | None:
+        """Of those alive who wakes first; of several at once the first that the scenario casts."""
+        found = None
+        for actor in self.actors:
+            if (actor.step is not None or actor.paused is not None) and (
+                found is None or actor.wake_at < found.wake_at
+            ):
+                found = actor
+        return found
 
     def skips_vain_polls(self, actor: _Actor) -> bool:
         """Let an idle actor's next poll be the first that can find something: polls in vain change nothing."""
@@ -188,6 +219,14 @@ class _Free(_World):
         step = actor.step
         if step is None:
             return
+        try:
+            self.go(actor, step)
+        finally:
+            if self.trail is not None:
+                stopped = tuple(other.name for other in self.actors if other.paused is not None)
+                self.trail.append(Passed(actor.name, step, self.now, len(self.faults.left), stopped))
+
+    def go(self, actor: _Actor, step: Step) -> None:
         if self.interrupted(actor, step, "before"):
             return
         if step.name in SILENT:
@@ -196,9 +235,10 @@ class _Free(_World):
             answer = self.perform(actor, step)
             # An actor whose poll found nothing is as idle as before.
             actor.idle = actor.idle and answer is None
-            self.wake_waiting(step)
+            if self.awaited:
+                self.wake_waiting(step)
             actor.advance(answer)
-            actor.wake_at = self.now + self.rng.randrange(*STEP_NS)
+            actor.wake_at = self.now + actor.length()
         self.interrupted(actor, step, "after")
 
     def answer_silent(self, actor: _Actor, step: Step) -> None:
@@ -225,14 +265,14 @@ class _Free(_World):
         actor.paused = fault
         # Whoever waits for what has happened already does not wait.
         reached = fault.until in self.reached
-        actor.wake_at = self.now + (self.rng.randrange(*STEP_NS) if reached else fault.at_most_ms * MS)
+        actor.wake_at = self.now + (actor.length() if reached else fault.at_most_ms * MS)
         self.supervisor.observed("pause", actor.name, "SIGSTOP", self.now)
         return True
 
     def resume(self, actor: _Actor) -> None:
         self.supervisor.observed("resume", actor.name, "SIGCONT", self.now)
         actor.paused = None
-        actor.wake_at = self.now + self.rng.randrange(*STEP_NS)
+        actor.wake_at = self.now + actor.length()
 
     def wake_waiting(self, step: Step) -> None:
         reached = {point for point in self.awaited if matches(point, step)}
@@ -303,10 +343,10 @@ class _Guided(_World):
         self.counter = _CountingSink(sink)
         # How long work took decides how often a lease was renewed; every other fault is in the schedule.
         slow = tuple(fault for fault in scenario.faults if fault.kind == "slow")
-        super().__init__(scenario, self.counter, slow, random.Random(0))
+        super().__init__(scenario, self.counter, slow)
         self.schedule = schedule
         queues = [queue.name for queue in scenario.queues]
-        self.actors.append(_Actor(SUPERVISOR, stocktaking(queues), self.counter, EPOCH))
+        self.actors.append(_Actor(SUPERVISOR, stocktaking(queues), self.counter, seed=0))
         self.by_name = {actor.name: actor for actor in self.actors}
         # Entries of an actor that a step of it has told already.
         self.owed: dict[str, int] = {}

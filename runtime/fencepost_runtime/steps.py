@@ -41,7 +41,7 @@ class Execution:
     carrier: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Step:
     """`index` counts the effects, or the renewals of an attempt, from 0; `planned_ns` is the duration of work, sleep
     and idle steps.

@@ -126,19 +126,28 @@ def print_verify(out: Output, done: Replay) -> None:
     if done.divergence is not None:
         _print_divergence(out, done.divergence)
     _print_faults(out, done)
+    _print_unknown(out, done)
 
 
 def print_fork(out: Output, done: Replay) -> None:
     """What became of each promise under the other policy, and the conclusion in one sentence."""
     out.line(bold("fork "), done.recording, f" under {policies(done)}")
     _print_faults(out, done)
+    _print_unknown(out, done)
     out.blank()
     print_before_after(out, done)
     out.blank()
+    print_changes(out, done)
     reused = f"{done.reused:,} of {text.counted(done.events, 'event')} as recorded, {done.new:,} new"
     out.line(dim(f"the replayed history: {reused}"))
     style = "green" if done.heals else "bold red"
     out.line(Styled(conclusion(done), style, "✓ " if done.heals else "✗ "))
+
+
+def print_changes(out: Output, done: Replay) -> None:
+    """Why verdicts are other than the recording's, one sentence an invariant."""
+    for change in done.changes:
+        out.line(change.sentence)
 
 
 def print_before_after(out: Output, done: Replay, *, indent: int = 0, only: Collection[str] | None = None) -> None:
@@ -199,6 +208,11 @@ def _print_faults(out: Output, done: Replay) -> None:
         out.item("  faults    " if number == 0 else "            ", fault)
     for number, fault in enumerate(done.moved):
         out.item("  moved     " if number == 0 else "            ", f"{fault}.")
+
+
+def _print_unknown(out: Output, done: Replay) -> None:
+    for number, clause in enumerate(done.unknown):
+        out.item("  unknown   " if number == 0 else "            ", f"{clause[0].upper()}{clause[1:]}.")
 
 
 def _before_after(done: Replay) -> list[list[Part]]:

@@ -37,8 +37,8 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Recording]:
         (
             "FM-002",
             "deduped",
-            "INV-001, job pay-1: the write pay-1/debit of attempt 1 was refused (duplicate), where the recording has it "
-            "applied.",
+            "INV-001, job pay-1: the write pay-1/debit of attempt 1 was refused (duplicate), where the recording has "
+            "it applied.",
         ),
         (
             "FM-004",
@@ -57,7 +57,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Recording]:
 def test_a_verdict_that_changed_is_explained_by_an_event(
     recorded: dict[str, Recording], mode: str, policy: str, said: str
 ) -> None:
-    """For what is healed and for what is newly broken: the invariant, the job, and the first event that is otherwise."""
+    """For what is healed and for what is newly broken: the invariant, the job, and the first event that differs."""
     done = forked(recorded[mode], preset(policy))
     assert said in [change.sentence for change in done.changes]
     violated = set(done.before.violated) ^ set(done.after.violated)

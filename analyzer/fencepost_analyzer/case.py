@@ -75,6 +75,11 @@ class Case:
         return next(self.readings())
 
     @cached_property
+    def gaps(self) -> tuple[Mapping[str, Any], ...]:
+        """What is known to be missing, as rows of `gaps`."""
+        return tuple(self.recording.gaps().to_pylist())
+
+    @cached_property
     def recorded(self) -> Canonical:
         """The canonical form of the history that was recorded."""
         return canonical(self._told.rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from fencepost_analyzer.scenario_from import Inference, where
+from fencepost_analyzer.inference import Inference, where
 from fencepost_runtime.operations import Job
 from fencepost_runtime.policy import Policy
 from fencepost_runtime.scenario import Fault, Point, Scenario

@@ -14,9 +14,11 @@ from typing import Any, Literal
 from fencepost_analyzer.canonical import Canonical, Divergence, Row, canonical, compare, shared, size
 from fencepost_analyzer.case import Case
 from fencepost_analyzer.errors import AnalyzerError
+from fencepost_analyzer.extent import cut_off, under_way
 from fencepost_analyzer.placing import place, unstruck
 from fencepost_analyzer.scenario_from import Incident
 from fencepost_analyzer.verdicts import Report
+from fencepost_analyzer.why import Change, changes
 from fencepost_runtime.columns import ColumnSink
 from fencepost_runtime.errors import Diverged
 from fencepost_runtime.policy import Policy
@@ -39,7 +41,8 @@ class Replay:
     events that the replay repeats from the recording, `new` those that it has instead of the rest.
     `balances_before` and `balances_after` are the accounts as the applied writes leave them.
     `moved` and `homeless`: recorded faults that strike elsewhere, or have no place, under a fork's policies. `doubts`:
-    why a fork in which nothing breaks would show nothing.
+    why a fork in which nothing breaks would show nothing. `unknown`: what the recording cannot tell, for it is cut off.
+    `changes`: of a fork, why verdicts are other than the recording's.
     """
 
     mode: Literal["verify", "fork"]
@@ -60,6 +63,8 @@ class Replay:
     moved: tuple[str, ...] = ()
     homeless: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    changes: tuple[Change, ...] = ()
 
     @property
     def heals(self) -> bool:
@@ -90,6 +95,8 @@ class Replay:
             "moved": list(self.moved),
             "homeless": list(self.homeless),
             "doubts": list(self.doubts),
+            "unknown": list(self.unknown),
+            "changes": [change.to_dict() for change in self.changes],
             "before": self.before.to_dict(),
             "after": self.after.to_dict(),
             "events": self.events,
@@ -124,42 +131,42 @@ def _followed(found: Incident) -> Callable[[ColumnSink], object]:
     return run
 
 
-def fork(case: Case, policy: Policy | None = None, changes: Mapping[str, Any] | None = None) -> Replay:
-    """Replay the recorded work and faults under another policy, or under the recorded ones with `changes`.
+def fork(case: Case, policy: Policy | None = None, fields: Mapping[str, Any] | None = None) -> Replay:
+    """Replay the recorded work and faults under another policy, or under the recorded ones with other `fields`.
 
     Of a recording that can be read in several ways, each that explains it is tried until one is not healed.
     Raises as `verify` does, and PolicyError for changes that no policy allows.
     """
     done = None
     for found in islice(case.readings(), MAX_READINGS):
-        if _explains(case, found):
-            done = _forked(case, found, policy, changes)
+        if explains(case, found):
+            done = _forked(case, found, policy, fields)
             if not done.heals:
                 break
     if done is None:
         strange = "the recorded history cannot be repeated under its own policies: see the verify"
-        done = _forked(case, case.incident, policy, changes)
+        done = _forked(case, case.incident, policy, fields)
         done = replace(done, doubts=(strange, *done.doubts))
     return done
 
 
-def _explains(case: Case, found: Incident) -> bool:
+def explains(case: Case, found: Incident) -> bool:
     """Whether a reading, followed under the recorded policies, gives the recorded history."""
     sink = ColumnSink()
     _followed(found)(sink)
     return compare(case.recorded, canonical(sink.rows())) is None
 
 
-def _forked(case: Case, found: Incident, policy: Policy | None, changes: Mapping[str, Any] | None) -> Replay:
+def _forked(case: Case, found: Incident, policy: Policy | None, fields: Mapping[str, Any] | None) -> Replay:
     scenario = found.scenario.with_policy(policy) if policy is not None else found.scenario
-    scenario = scenario.with_changes(changes) if changes else scenario
+    scenario = scenario.with_changes(fields) if fields else scenario
     placed = place(scenario, found.inferences)
     results: list[Simulated] = []
     done = _replayed(
         "fork", case, found, scenario, lambda sink: results.append(simulate(placed.scenario, sink, found.seed))
     )
     excused, missed = unstruck(results[-1].unstruck, placed.scenario)
-    doubts = [*found.unplaced, *missed]
+    doubts = [*found.unplaced, *cut_off(found, case.gaps), *missed]
     if results[-1].overdue:
         doubts.append("the replay ran out of the scenario's time before its work was done")
     if not done.after.violated and not doubts:
@@ -208,6 +215,8 @@ def _replayed(
         faults=tuple(inference.sentence for inference in found.inferences),
         balances_before=balances(scenario, found.rows),
         balances_after=balances(scenario, rows),
+        changes=changes(before, after, case.recorded, replayed) if mode == "fork" else (),
+        unknown=(*cut_off(found, case.gaps), *under_way(found)),
     )
 
 

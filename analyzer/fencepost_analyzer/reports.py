@@ -10,6 +10,7 @@ from fencepost_analyzer.render import Column, Output, Part, Styled, bold, comman
 
 if TYPE_CHECKING:
     from fencepost_analyzer.canonical import Divergence
+    from fencepost_analyzer.live import Live
     from fencepost_analyzer.replay import Replay
     from fencepost_analyzer.timeline import Line, Story
     from fencepost_analyzer.verdicts import Finding, Report, Witness
@@ -126,19 +127,53 @@ def print_verify(out: Output, done: Replay) -> None:
     if done.divergence is not None:
         _print_divergence(out, done.divergence)
     _print_faults(out, done)
+    _print_unknown(out, done)
 
 
 def print_fork(out: Output, done: Replay) -> None:
     """What became of each promise under the other policy, and the conclusion in one sentence."""
     out.line(bold("fork "), done.recording, f" under {policies(done)}")
     _print_faults(out, done)
+    _print_unknown(out, done)
     out.blank()
     print_before_after(out, done)
     out.blank()
+    print_changes(out, done)
     reused = f"{done.reused:,} of {text.counted(done.events, 'event')} as recorded, {done.new:,} new"
     out.line(dim(f"the replayed history: {reused}"))
     style = "green" if done.heals else "bold red"
     out.line(Styled(conclusion(done), style, "✓ " if done.heals else "✗ "))
+
+
+def print_changes(out: Output, done: Replay) -> None:
+    """Why verdicts are other than the recording's, one sentence an invariant."""
+    for change in done.changes:
+        out.line(change.sentence)
+
+
+def print_live(out: Output, done: Live) -> None:
+    """What was run, whether the simulator comes to its history, and each promise recorded, simulated and live."""
+    under = text.listed([f"{queue} under {name}" for queue, name in sorted(done.policies.items())])
+    out.line(bold("live "), done.recording, f" on real processes, {under}: recorded as ", bold(done.live))
+    _print_faults(out, done)
+    answer = Styled("equal", "green", "✓ ") if done.verified.equal else Styled("not equal", "bold red", "✗ ")
+    out.item("  verify    ", "the live run's history and the simulator's: ", answer, dim(f" {done.verified.digest}"))
+    if done.verified.divergence is not None:
+        _print_divergence(out, done.verified.divergence)
+    out.blank()
+    columns = [Column("invariant", style="bold", whole=True), Column("promise")]
+    columns += [Column(name) for name in ("recorded", "simulated", "live")]
+    reports = [{one.id: one for one in report.findings} for report in (done.simulated, done.after)]
+    out.table(
+        columns,
+        [
+            [one.id, one.title, verdict(one.verdict), *(verdict(report[one.id].verdict) for report in reports)]
+            for one in done.before.findings
+        ],
+    )
+    out.blank()
+    good = done.exit_code == 0
+    out.line(Styled(live_conclusion(done), "green" if good else "bold red", "✓ " if good else "✗ "))
 
 
 def print_before_after(out: Output, done: Replay, *, indent: int = 0, only: Collection[str] | None = None) -> None:
@@ -168,7 +203,28 @@ def conclusion(done: Replay) -> str:
     return f"Not shown to be healed: {where} nothing breaks, but {'; '.join(done.doubts)}."
 
 
-def policies(done: Replay) -> str:
+def live_conclusion(done: Live) -> str:
+    """What the live run shows, in one sentence of raw text."""
+    broken = done.after.violated
+    breaks = f"breaks {text.listed(broken)}" if broken else "breaks nothing"
+    if done.doubts:
+        return f"Nothing is shown: the live run {breaks}, but {'; '.join(done.doubts)}."
+    if done.mode == "same" and done.agrees:
+        return f"The same on real processes: the live run {breaks}, as the recording does."
+    if done.mode == "same":
+        recorded = text.listed(sorted(done.expected), empty="nothing")
+        return f"Not the same: the live run {breaks}, the recording {recorded}."
+    where = f"on real processes, under {policies(done)}"
+    but = f" No place to strike had {'; '.join(done.homeless)}." if done.homeless else ""
+    if broken:
+        return f"Not healed: {where}, {text.listed(broken)} still break."
+    unknown = [one.id for one in done.after.findings if one.verdict == "unknown" and one.id in done.expected]
+    if unknown:
+        return f"Not shown to be healed: {where}, {text.listed(unknown)} cannot be judged."
+    return f"Healed: {where}, the same work and the same faults break nothing.{but}"
+
+
+def policies(done: Replay | Live) -> str:
     """ "policy safe", or queue by queue where they differ."""
     names = sorted(set(done.policies.values()))
     if len(names) == 1:
@@ -194,11 +250,16 @@ def _print_divergence(out: Output, found: Divergence) -> None:
         out.item("    differ    ", ", ".join(found.fields))
 
 
-def _print_faults(out: Output, done: Replay) -> None:
+def _print_faults(out: Output, done: Replay | Live) -> None:
     for number, fault in enumerate(done.faults):
         out.item("  faults    " if number == 0 else "            ", fault)
     for number, fault in enumerate(done.moved):
         out.item("  moved     " if number == 0 else "            ", f"{fault}.")
+
+
+def _print_unknown(out: Output, done: Replay) -> None:
+    for number, clause in enumerate(done.unknown):
+        out.item("  unknown   " if number == 0 else "            ", f"{clause[0].upper()}{clause[1:]}.")
 
 
 def _before_after(done: Replay) -> list[list[Part]]:

@@ -12,10 +12,13 @@ from typing import Any, get_args
 
 from fencepost_analyzer.canonical import BEFALLEN, Row, stories
 from fencepost_analyzer.errors import NotReplayable
+from fencepost_analyzer.inference import Inference, where
+from fencepost_analyzer.slowness import moment, slow_work
 from fencepost_runtime.actors import MS
+from fencepost_runtime.drive import CUT_SHORT
 from fencepost_runtime.operations import Job
 from fencepost_runtime.policy import Policy
-from fencepost_runtime.scenario import Fault, Kind, Point, Queue, Scenario, When
+from fencepost_runtime.scenario import Fault, Kind, Point, Scenario, When
 from fencepost_runtime.simulate import How, Told
 
 _STEP_OF = {
@@ -32,20 +35,10 @@ _STEP_OF = {
 _Jobs = Mapping[str, tuple[Job, Policy]]
 _REFUSED_BY_DATABASE: dict[str, How] = {"BackendError": "db_error", "RolledBack": "rolled_back"}
 _HOWS: tuple[How, ...] = get_args(How)
+# A pause whose end nobody told lasts longer than any lease, yet not so long that nobody could wait for it.
+UNENDED_PAUSE_MS = 10_000
 # Steps of unknown outcome that are tried both ways; with more, the rest counts as not applied.
 MAX_UNTOLD = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Inference:
-    """A fault read from the evidence: in words, with the spans that it rests on.
-
-    `work` is the work step of its attempt that it fell into or came after: where else it may strike."""
-
-    fault: Fault
-    sentence: str
-    span_ids: tuple[str, ...]
-    work: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +148,7 @@ def _schedule(told: Mapping[str, list[tuple[str, Row]]], hows: Mapping[str, How]
     positions.reverse()
     while any(heads.values()):
         ready = [
-            (_moment(*story[-1]), actor) for actor, story in heads.items() if story and _may_go(*story[-1], positions)
+            (moment(*story[-1]), actor) for actor, story in heads.items() if story and _may_go(*story[-1], positions)
         ]
         if not ready:
             raise NotReplayable("The recording's positions contradict the order in which its actors told them.")
@@ -177,10 +170,6 @@ def _may_go(event: str, row: Row, positions: list[int]) -> bool:
     return position is None or position == positions[-1]
 
 
-def _moment(event: str, row: Row) -> int:
-    return int(row["until"] if event == "finish" else row["at"])
-
-
 def _how(event: str, row: Row, hows: Mapping[str, How]) -> How:
     if event in BEFALLEN:
         return next(how for how in _HOWS if how == event)
@@ -194,20 +183,25 @@ def _inferences(
     by_job = _by_job(told)
     jobs = {job.id: (job, queue.policy) for queue in scenario.queues for job in queue.jobs}
     seen: set[Fault] = set()
+    ended = max((moment(*entry) for story in told.values() for entry in story), default=0)
     for actor, story in told.items():
         places = list(_places(story))
-        slow = dict(_slow(scenario, actor, story))
+        slow = dict(slow_work(scenario, actor, _with_end(story, ended)))
         for number, (event, row) in enumerate(story):
             found: Inference | None = None
             match event:
+                case "crash" if is_cut_short(row):
+                    pass  # Ended by the supervisor, which gave up: nothing that befell it.
                 case "crash":
                     found = _crash(actor, story, number, hows, jobs, places, slow.get(number))
+                case "pause" if _dies_stopped(story, number):
+                    continue  # It never went on: the death alone says that, at the same step.
                 case "pause":
                     found = _pause(actor, story, number, by_job, jobs, places)
                 case _ if hows.get(row["span_id"]) in ("lost_request", "lost_reply", "db_error", "rolled_back"):
                     if event not in ("start", "finish"):
                         found = _lost(actor, event, row, hows[row["span_id"]], jobs, places[number])
-            if found is None and event in ("crash", "pause"):
+            if found is None and event in ("crash", "pause") and not is_cut_short(row):
                 befell = "killed" if event == "crash" else "stopped"
                 unplaced.append(f"{actor} was {befell} ({row['reason']}) before it had done anything for a job")
             for inference in (slow.get(number), found):
@@ -215,6 +209,26 @@ def _inferences(
                 if inference is not None and inference.fault not in seen:
                     seen.add(inference.fault)
                     yield inference
+        if (unfinished := slow.get(len(story))) is not None:
+            yield unfinished
+
+
+def _with_end(story: list[tuple[str, Row]], ended: int) -> list[tuple[str, Row]]:
+    """The story, ended where the evidence ends: nobody told how long work lasted that was under way then."""
+    if not story or story[-1][0] == "crash":
+        return story
+    return [*story, ("crash", {"event": "crash", "at": ended, "span_id": story[-1][1]["span_id"]})]
+
+
+def is_cut_short(row: Row) -> bool:
+    """Whether a crash is told of an actor that the run's own supervisor ended, because the run was."""
+    return row["event"] == "crash" and str(row["reason"]).endswith(CUT_SHORT)
+
+
+def _dies_stopped(story: Sequence[tuple[str, Row]], number: int) -> bool:
+    """Whether the next that befalls an actor which was stopped is a death of its own."""
+    following = next(((event, row) for event, row in islice(story, number + 1, None) if event in BEFALLEN), None)
+    return following is not None and following[0] == "crash" and not is_cut_short(following[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,10 +348,10 @@ def _pause(
     if found is None:
         return None
     (point, last), (_, row) = found, story[number]
-    length_ms = max(1, (resumed["at"] - row["at"]) // MS) if resumed is not None else 3_600_000
+    length_ms = max(1, (resumed["at"] - row["at"]) // MS) if resumed is not None else UNENDED_PAUSE_MS
     decided = by_job.get(point.job, ())
     until = _last_by_others(actor, resumed["at"], decided, jobs) if resumed is not None else None
-    waited = f" for {length_ms} ms" if resumed is not None else " for good"
+    waited = f" for {length_ms} ms" if resumed is not None else ", and was not seen to go on"
     seen = f", until {where(until)} by another" if until is not None else ""
     sentence = f"{actor} was stopped ({row['reason']}) {where(point)}{waited}{seen}."
     spans = tuple(other["span_id"] for other in (row, last, resumed) if other is not None)
@@ -370,90 +384,3 @@ def _lost(actor: str, event: str, row: Row, how: How, jobs: _Jobs, place: _Place
     point = _point(event, row, "before", jobs, place) or Point(row["job_id"] or "", 0, "reclaim")
     sentence = f"{actor}: {point.step} of {point.job}, attempt {point.attempt}: {words}."
     return Inference(Fault(kind, point), sentence, (row["span_id"],), place.work)
-
-
-def _slow(scenario: Scenario, actor: str, story: list[tuple[str, Row]]) -> Iterator[tuple[int, Inference]]:
-    """Work that took longer than planned, by the entry that ended it: told by the renewals in it, or by a silence
-    longer than the lease. A death, or an attempt given up, ends work before its time: it took that long at least."""
-    jobs = {job.id: (job, queue) for queue in scenario.queues for job in queue.jobs}
-    index, since, renewals, paused = 0, None, 0, 0
-    at_work: Row | None = None
-    for number, (event, row) in enumerate(story):
-        if event in ("pause", "resume"):
-            paused += row["at"] if event == "resume" else -row["at"]
-            continue
-        if event == "crash":
-            # A process that is killed while it is stopped worked no longer than to its stop.
-            paused += row["at"] if paused < 0 else 0
-        elif event == "start":
-            at_work = row
-        ended = at_work if event == "crash" else row
-        known = jobs.get(ended["job_id"] or "") if ended is not None else None
-        if event == "renew":
-            renewals += 1
-        elif ended is not None and since is not None and known is not None and _ends_work(event, known[1].policy):
-            job, queue = known
-            cut = event == "crash" or event in ("retry", "dead_letter") or _gave_up(event, row)
-            work = index if cut else _work_index(event, row, job, queue.policy, index)
-            elapsed = _moment(event, row) - since - paused
-            fault = _slow_fault(job, queue, ended["attempt"] or 1, work, elapsed, renewals, cut=cut)
-            if fault is not None and (event == "crash" or renewals or not cut):
-                words = f"{actor} worked {elapsed // MS} ms {where(fault.at)}."
-                yield number, Inference(fault, words, (story[number - 1][1]["span_id"], row["span_id"]), work)
-            index, renewals, paused = work + 1, 0, 0
-        if event == "start":
-            index, renewals, paused = 0, 0, 0
-        if event == "finish":
-            at_work = None
-        if event != "renew":
-            since = None if event in ("finish", "crash") else _moment(event, row)
-
-
-def _ends_work(event: str, policy: Policy) -> bool:
-    # An early acknowledgement comes before all work.
-    return event in ("write", "retry", "dead_letter", "finish", "crash") or (event == "ack" and policy.ack != "early")
-
-
-def _work_index(event: str, row: Row, job: Job, policy: Policy, index: int) -> int:
-    """Which work step ended with this event. In one transaction all the work comes before the first write."""
-    if policy.writes == "atomic":
-        return index
-    return row["effect_index"] if event == "write" and row["effect_index"] is not None else max(index, len(job.effects))
-
-
-def _gave_up(event: str, row: Row) -> bool:
-    """An attempt that ended early did not come to the end of its work."""
-    return event == "finish" and row["outcome"] != "ok"
-
-
-def _slow_fault(
-    job: Job, queue: Queue, attempt: int, index: int, elapsed: int, renewals: int, *, cut: bool
-) -> Fault | None:
-    """`cut`: the work was cut off, so that it may have been meant to last as planned."""
-    policy = queue.policy
-    planned = job.work_ms * MS if index == 0 else 0
-    slice_ns = policy.lease_ms * MS // 3
-    point = Point(job.id, attempt, "work", min(index, len(job.effects)))
-    if policy.renews:
-        # So many renewals, so many slices of work: the last slice has none after it.
-        due = max(0, -(-planned // slice_ns) - 1)
-        if renewals == due or (cut and renewals < due):
-            return None
-        return Fault("slow", point, at_most_ms=max(1, (2 * renewals + 1) * slice_ns // (2 * MS)))
-    if elapsed - planned < policy.lease_ms * MS:
-        return None
-    return Fault("slow", point, at_most_ms=max(1, elapsed // MS))
-
-
-def where(point: Point) -> str:
-    """A moment in words: "in the middle of write 1 of pay-2, attempt 1"."""
-    # People count from one; a scenario's own index counts from zero.
-    index = f" {point.index + 1}" if point.step in ("write", "work") else ""
-    times: dict[str, str] = {
-        "before": "before",
-        "begun": "in the middle of",
-        "committed": "after the commit, before the reply, of",
-        "after": "after",
-    }
-    when = "at" if point.step == "work" else times[point.when]
-    return f"{when} {point.step}{index} of {point.job}, attempt {point.attempt}"

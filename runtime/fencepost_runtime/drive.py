@@ -14,6 +14,8 @@ from .steps import Step
 
 # Steps that a driver answers by itself: nothing durable happens and nothing is told.
 SILENT = ("work", "idle", "sleep")
+# What the reason of a death ends with where the supervisor brought it about because the run had to end.
+INTERRUPTED, OUT_OF_TIME = CUT_SHORT = (", interrupted", ", out of time")
 
 
 class Faults:

@@ -13,9 +13,19 @@ class RuntimeFault(Exception):
 class PolicyError(RuntimeFault):
     """The policy is not one that the runtime knows."""
 
+    def __init__(self, message: str | None = None, field: str | None = None) -> None:
+        """`field`: the field of the policy that is wrong, where it is one."""
+        super().__init__(message)
+        self.field = field
+
 
 class ScenarioError(RuntimeFault):
     """The scenario cannot be run as it is written."""
+
+    def __init__(self, message: str | None = None, path: tuple[str | int, ...] = ()) -> None:
+        """`path`: where in the data it is wrong, as keys and indices from the top: `("faults", 2, "step")`."""
+        super().__init__(message)
+        self.path = path
 
 
 class BackendError(RuntimeFault):

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args, get_type_hints
 
 from .errors import PolicyError
-from .wording import instead, shown
+from .wording import half_character, instead, shown
 
 Ack = Literal["early", "late", "with_writes"]
 Dedupe = Literal["none", "effect_key"]
@@ -58,22 +58,25 @@ class Policy:
             value = getattr(self, field)
             if value not in allowed:
                 hint = instead(value, allowed, "it takes")
-                raise PolicyError(f"Policy field {field} cannot be {shown(value)}: {hint}")
+                raise PolicyError(f"Policy field {field} cannot be {shown(value)}: {hint}", field)
         for field in ("renew", "fencing"):
             value = getattr(self, field)
             if not isinstance(value, bool):
-                raise PolicyError(f"Policy field {field} takes true or false, not {shown(value)}.")
+                raise PolicyError(f"Policy field {field} takes true or false, not {shown(value)}.", field)
         for field, (low, high) in _RANGES.items():
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
                 raise PolicyError(
-                    f"Policy field {field} takes a whole number from {low} to {high}, not {shown(value)}."
+                    f"Policy field {field} takes a whole number from {low} to {high}, not {shown(value)}.", field
                 )
         if not isinstance(self.name, str) or not self.name or len(self.name) > MAX_NAME:
-            raise PolicyError(f"A policy's name is a text of 1 to {MAX_NAME} characters, not {shown(self.name)}.")
+            rule = f"a text of 1 to {MAX_NAME} characters"
+            raise PolicyError(f"A policy's name is {rule}, not {shown(self.name)}.", "name")
+        if half_character(self.name):
+            raise PolicyError(f"A policy's name {shown(self.name)} holds half a character: no file can.", "name")
         if self.ack == "with_writes" and self.writes != "atomic":
             raise PolicyError(
-                'ack = "with_writes" settles inside the transaction of the writes: set writes = "atomic".'
+                'ack = "with_writes" settles inside the transaction of the writes: set writes = "atomic".', "ack"
             )
 
     @property
@@ -114,7 +117,7 @@ _FIELDS = tuple(field.name for field in fields(Policy))
 def _reject_unknown(data: Mapping[str, Any]) -> None:
     for key in data:
         if key not in _FIELDS:
-            raise PolicyError(f"A policy has no field {shown(key)}: {instead(key, _FIELDS)}")
+            raise PolicyError(f"A policy has no field {shown(key)}: {instead(key, _FIELDS)}", key)
 
 
 @cache

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from . import workloads
 from .errors import PolicyError, ScenarioError
 from .operations import Effect, Job
 from .policy import Policy, preset
 from .steps import STEPS
-from .wording import instead, shown
+from .wording import half_character, instead, shown
 
 Kind = Literal["kill", "pause", "slow", "lost_request", "lost_reply", "db_error"]
 When = Literal["before", "begun", "committed", "after"]
@@ -40,6 +41,7 @@ MAX_TEXT = 200
 MAX_MS = 3_600_000
 MAX_AMOUNT = 10**12
 _POINT = ("job", "attempt", "step", "index", "when")
+_FAULT = ("kind", *_POINT, "until", "at_most_ms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,21 +119,46 @@ class Scenario:
         return json.dumps(self.to_dict(), separators=(",", ":"))
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Scenario:
-        """Raises ScenarioError for whatever cannot be run as it is written."""
-        data = _known(data, "A scenario", ("id", "queues", "faults", "poll_ms", "at_most_ms"))
-        queues = tuple(_queue(entry) for entry in _list(data, "queues", "A scenario", MAX_QUEUES))
+    def from_dict(cls, data: Mapping[str, Any], *, also: tuple[str, ...] = ()) -> Scenario:
+        """`also`: fields beside those of a scenario, which the caller reads itself.
+
+        Raises ScenarioError, with the path of what is wrong, for whatever cannot be run as it is written."""
+        data = _known(data, "A scenario", ("id", *also, "queues", "faults", "poll_ms", "at_most_ms"))
+        queues = _each(data, "queues", "A scenario", MAX_QUEUES, _queue)
         if not queues:
-            raise ScenarioError("A scenario needs at least one [[queues]] table.")
-        scenario = cls(
+            raise ScenarioError("A scenario needs at least one [[queues]] table.", ("queues",))
+        jobs = _jobs_by_name(queues)
+        return cls(
             _text(data, "id", "A scenario"),
             queues,
-            tuple(_fault(entry) for entry in _list(data, "faults", "A scenario", MAX_FAULTS)),
+            _each(data, "faults", "A scenario", MAX_FAULTS, lambda entry: _fault(entry, jobs)),
             _number(data, "poll_ms", "A scenario", 20, 1, 60_000),
             _number(data, "at_most_ms", "A scenario", 60_000, 100, MAX_MS),
         )
-        _check_names(scenario)
-        return scenario
+
+
+_Path = tuple[str | int, ...]
+_Parsed = TypeVar("_Parsed")
+
+
+@contextmanager
+def _within(*keys: str | int) -> Iterator[None]:
+    """What is wrong in here is so below these keys."""
+    try:
+        yield
+    except ScenarioError as error:
+        error.path = (*keys, *error.path)
+        raise
+
+
+def _each(
+    data: Mapping[str, Any], key: str, what: str, most: int, parse: Callable[[Any], _Parsed]
+) -> tuple[_Parsed, ...]:
+    found = []
+    for number, entry in enumerate(_list(data, key, what, most)):
+        with _within(key, number):
+            found.append(parse(entry))
+    return tuple(found)
 
 
 def _queue(data: Mapping[str, Any]) -> Queue:
@@ -142,7 +169,8 @@ def _queue(data: Mapping[str, Any]) -> Queue:
     try:
         rules = preset(policy) if isinstance(policy, str) else Policy.from_dict(policy)
     except PolicyError as error:
-        raise ScenarioError(f"{what}: {error}") from error
+        field = () if error.field is None else (error.field,)
+        raise ScenarioError(f"{what}: {error}", ("policy", *field)) from error
     return Queue(name, _jobs(data, name, what), rules, _number(data, "workers", what, 2, 1, MAX_WORKERS))
 
 
@@ -151,11 +179,13 @@ def _jobs(data: Mapping[str, Any], queue: str, what: str) -> tuple[Job, ...]:
     if isinstance(data.get("jobs"), list | tuple):
         for key in ("workload", "work_ms"):
             if key in data:
-                raise ScenarioError(f"{what} names its jobs one by one, so it takes no {key}.")
-        return tuple(_job(entry, queue) for entry in _list(data, "jobs", what, MAX_JOBS))
+                raise ScenarioError(f"{what} names its jobs one by one, so it takes no {key}.", (key,))
+        return _each(data, "jobs", what, MAX_JOBS, lambda entry: _job(entry, queue))
     count = _number(data, "jobs", what, 1, 1, MAX_JOBS)
     work_ms = _number(data, "work_ms", what, 0, 0, MAX_MS)
-    return workloads.jobs(_text(data, "workload", what), count, queue, work_ms)
+    shape = _text(data, "workload", what)
+    with _within("workload"):
+        return workloads.jobs(shape, count, queue, work_ms)
 
 
 def _job(data: Mapping[str, Any], queue: str) -> Job:
@@ -163,8 +193,8 @@ def _job(data: Mapping[str, Any], queue: str) -> Job:
     job_id = _text(data, "id", "A job")
     what = f"Job {shown(job_id)}"
     name = _text({"name": job_id, **data}, "name", what)
-    effects = tuple(_effect(entry, what) for entry in _list(data, "effects", what, MAX_EFFECTS))
-    _unique("effect", (effect.key for effect in effects), what)
+    effects = _each(data, "effects", what, MAX_EFFECTS, lambda entry: _effect(entry, what))
+    _unique("effect", ((effect.key, ("effects", number, "key")) for number, effect in enumerate(effects)), what)
     return Job(job_id, queue, name, effects, _number(data, "work_ms", what, 0, 0, MAX_MS))
 
 
@@ -176,31 +206,38 @@ def _effect(data: Mapping[str, Any], job: str) -> Effect:
     return Effect(key, account, _number(data, "amount", what, 0, -MAX_AMOUNT, MAX_AMOUNT))
 
 
-def _fault(data: Mapping[str, Any]) -> Fault:
+def _fault(data: Mapping[str, Any], jobs: Mapping[str, Job]) -> Fault:
     if not isinstance(data, Mapping):
         raise ScenarioError(f"A fault is a table of kind, at, until, at_most_ms, not {shown(data)}.")
     data = dict(data)
-    if "at" not in data:
+    inside = ("at",) if "at" in data else ()
+    if not inside:
         # In a file people write the point's fields beside the kind; `to_dict` nests them.
         data["at"] = {key: data.pop(key) for key in _POINT if key in data}
-    data = _known(data, "A fault", ("kind", "at", "until", "at_most_ms"))
-    kind = _choice(data.get("kind"), KINDS, "fault")
-    at = _point(data["at"])
-    _check_possible(kind, at)
-    until = _until(kind, data["until"]) if data.get("until") is not None else None
+    data = _known(data, "A fault", ("kind", "at", "until", "at_most_ms"), said=(*_FAULT, *inside))
+    kind = _choice(data, "kind", KINDS, "fault")
+    with _within(*inside):
+        at = _point(data["at"])
+        _check_possible(kind, at)
+        _check_point(at, jobs)
+    until = None
+    if data.get("until") is not None:
+        with _within("until"):
+            until = _until(kind, data["until"])
+            _check_point(until, jobs)
     return Fault(kind, at, until, _number(data, "at_most_ms", "A fault", 10_000, 1, MAX_MS))
 
 
 def _check_possible(kind: str, at: Point) -> None:
     durable = f"a durable step ({', '.join(DURABLE)})"
     if kind == "slow" and at.step != "work":
-        raise ScenarioError(f"A slow fault strikes the work step, not {at.step}.")
+        raise ScenarioError(f"A slow fault strikes the work step, not {at.step}.", ("step",))
     if kind in ("lost_request", "lost_reply", "db_error") and at.step not in DURABLE:
-        raise ScenarioError(f"A {kind} fault strikes {durable}, not {at.step}.")
+        raise ScenarioError(f"A {kind} fault strikes {durable}, not {at.step}.", ("step",))
     if kind not in ("kill", "pause") and at.when != "before":
-        raise ScenarioError(f"A {kind} fault takes no when: that is for the moment of a kill or a pause.")
+        raise ScenarioError(f"A {kind} fault takes no when: that is for the moment of a kill or a pause.", ("when",))
     if at.when in ("begun", "committed") and (kind != "kill" or at.step not in DURABLE):
-        raise ScenarioError(f'when = "{at.when}" is for a kill in the middle of {durable}.')
+        raise ScenarioError(f'when = "{at.when}" is for a kill in the middle of {durable}.', ("when",))
 
 
 def _until(kind: str, data: Any) -> Point:
@@ -208,76 +245,88 @@ def _until(kind: str, data: Any) -> Point:
         raise ScenarioError(f"A {kind} fault takes no until: that ends a pause.")
     point = _point({"when": "after", **data} if isinstance(data, Mapping) else data)
     if point.step in SILENT:
-        raise ScenarioError(f"A pause cannot last until a {point.step} step: nobody else is told of it.")
+        raise ScenarioError(f"A pause cannot last until a {point.step} step: nobody else is told of it.", ("step",))
     if point.when != "after":
-        raise ScenarioError(f'A pause lasts until after a step, so its until takes no when = "{point.when}".')
+        raise ScenarioError(
+            f'A pause lasts until after a step, so its until takes no when = "{point.when}".', ("when",)
+        )
     return point
 
 
 def _point(data: Any) -> Point:
     data = _known(data, "A point", _POINT)
-    step = _choice(data.get("step"), STEPS, "step")
-    when = _choice(data.get("when", "before"), WHENS, "when")
+    step = _choice(data, "step", STEPS, "step")
+    when = _choice({"when": "before", **data}, "when", WHENS, "when")
     if step in OF_NO_JOB:
-        raise ScenarioError(f"A fault is bound to a job, and the {step} step has none: take the step before or after.")
+        raise ScenarioError(
+            f"A fault is bound to a job, and the {step} step has none: take the step before or after.", ("step",)
+        )
     outside = step in ("enqueue", "reclaim")
     attempt = _number(data, "attempt", "A point", 0 if outside else 1, 0, 1_000)
     if outside != (attempt == 0):
         rule = "outside any attempt: attempt is 0" if outside else "inside an attempt: attempt counts from 1"
-        raise ScenarioError(f"The {step} step is {rule}, not {attempt}.")
+        raise ScenarioError(f"The {step} step is {rule}, not {attempt}.", ("attempt",))
     return Point(
         _text(data, "job", "A point"), attempt, step, _number(data, "index", "A point", 0, 0, MAX_EFFECTS), when
     )
 
 
-def _check_names(scenario: Scenario) -> None:
-    _unique("queue", (queue.name for queue in scenario.queues), "The scenario")
-    _unique("job", (job.id for job in scenario.jobs), "The scenario")
-    jobs = {job.id: job for job in scenario.jobs}
-    for fault in scenario.faults:
-        for point in (fault.at, fault.until):
-            if point is not None:
-                _check_point(point, jobs)
+def _jobs_by_name(queues: tuple[Queue, ...]) -> dict[str, Job]:
+    _unique("queue", ((queue.name, ("queues", number, "name")) for number, queue in enumerate(queues)), "The scenario")
+    named: list[tuple[Job, _Path]] = [
+        (job, ("queues", number, "jobs", place, "id"))
+        for number, queue in enumerate(queues)
+        for place, job in enumerate(queue.jobs)
+    ]
+    _unique("job", ((job.id, path) for job, path in named), "The scenario")
+    return {job.id: job for job, _ in named}
 
 
 def _check_point(point: Point, jobs: Mapping[str, Job]) -> None:
     if point.job not in jobs:
-        raise ScenarioError(f"A fault strikes job {shown(point.job)}, which is not there: {instead(point.job, jobs)}")
+        raise ScenarioError(
+            f"A fault strikes job {shown(point.job)}, which is not there: {instead(point.job, jobs)}", ("job",)
+        )
     effects = len(jobs[point.job].effects)
     # The work after the last write has an index too.
     steps = {"work": effects + 1, "write": effects, "renew": MAX_EFFECTS}.get(point.step, 1)
     if point.index >= steps:
         rule = f"an attempt has {steps}, counted from 0"
-        raise ScenarioError(f"Job {shown(point.job)} has no {point.step} step {point.index}: {rule}.")
+        raise ScenarioError(f"Job {shown(point.job)} has no {point.step} step {point.index}: {rule}.", ("index",))
 
 
-def _unique(kind: str, names: Iterable[str], where: str) -> None:
-    for name, times in Counter(names).most_common(1):
+def _unique(kind: str, names: Iterable[tuple[str, _Path]], where: str) -> None:
+    """`names`: each with its path; of those that are the same the second one is wrong."""
+    known = list(names)
+    for name, times in Counter(name for name, _ in known).most_common(1):
         if times > 1:
-            raise ScenarioError(f"{where} has {times} {kind}s called {shown(name)}: rename all but one.")
+            _, (_, path), *_ = (entry for entry in known if entry[0] == name)
+            raise ScenarioError(f"{where} has {times} {kind}s called {shown(name)}: rename all but one.", path)
 
 
-def _known(data: Any, what: str, keys: tuple[str, ...]) -> dict[str, Any]:
+def _known(data: Any, what: str, keys: tuple[str, ...], said: tuple[str, ...] = ()) -> dict[str, Any]:
+    """`said`: the keys as people write them, if these are others."""
     if not isinstance(data, Mapping):
         raise ScenarioError(f"{what} is a table of {', '.join(keys)}, not {shown(data)}.")
     for key in data:
         if key not in keys:
-            raise ScenarioError(f"{what} has no field {shown(key)}: {instead(key, keys, 'it takes')}")
+            raise ScenarioError(f"{what} has no field {shown(key)}: {instead(key, said or keys, 'it takes')}", (key,))
     return dict(data)
 
 
-def _choice(value: Any, known: Iterable[str], what: str) -> Any:
+def _choice(data: Mapping[str, Any], key: str, known: Iterable[str], what: str) -> Any:
+    value = data.get(key)
     if value not in tuple(known):
-        raise ScenarioError(f"There is no {what} {shown(value)}: {instead(value, known)}")
+        raise ScenarioError(f"There is no {what} {shown(value)}: {instead(value, known)}", (key,))
     return value
 
 
 def _list(data: Mapping[str, Any], key: str, what: str, most: int) -> list[Any]:
     value = data.get(key, [])
     if not isinstance(value, list | tuple):
-        raise ScenarioError(f"{what}: {key} is a list of tables, not {shown(value)}.")
+        raise ScenarioError(f"{what}: {key} is a list of tables, not {shown(value)}.", (key,))
     if len(value) > most:
-        raise ScenarioError(f"{what}: {key} has {len(value)} entries; there may be {most}.")
+        raise ScenarioError(f"{what}: {key} has {len(value)} entries; there may be {most}.", (key,))
     return list(value)
 
 
@@ -285,16 +334,18 @@ def _text(data: Mapping[str, Any], key: str, what: str) -> str:
     value = data.get(key)
     if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT:
         article = "an" if key[0] in "aeiou" else "a"
-        raise ScenarioError(f"{what} needs {article} {key}, a text of 1 to {MAX_TEXT} characters, not {shown(value)}.")
-    if any("\ud800" <= letter <= "\udfff" for letter in value):
-        raise ScenarioError(f"{what}: {key} {shown(value)} holds half a character, which no database can store.")
+        rule = f"a text of 1 to {MAX_TEXT} characters"
+        raise ScenarioError(f"{what} needs {article} {key}, {rule}, not {shown(value)}.", (key,))
+    if half_character(value):
+        rule = "holds half a character, which no database can store"
+        raise ScenarioError(f"{what}: {key} {shown(value)} {rule}.", (key,))
     return value
 
 
 def _number(data: Mapping[str, Any], key: str, what: str, default: int, low: int, high: int) -> int:
     value = data.get(key, default)
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise ScenarioError(f"{what}: {key} takes a whole number from {low} to {high}, not {shown(value)}.")
+        raise ScenarioError(f"{what}: {key} takes a whole number from {low} to {high}, not {shown(value)}.", (key,))
     return value
 
 

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import NoReturn
 
+from . import drive
 from .actors import MS, stocktaking
 from .drive import Faults, nothing_left, perform, producer_name
 from .errors import BackendError, ConnectionLost
@@ -96,7 +97,7 @@ class Supervisor:
             self._resume_due()
             if self._interrupted or time.monotonic() > deadline:
                 self._watch()  # Whoever died before by another hand is told as such.
-                self._cut = ", interrupted" if self._interrupted else ", out of time"
+                self._cut = drive.INTERRUPTED if self._interrupted else drive.OUT_OF_TIME
                 self._kill_all()
             elif not stopping and self._finished():
                 os.close(self._stop)

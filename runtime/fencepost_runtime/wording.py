@@ -23,3 +23,8 @@ def shown(value: object) -> str:
     """A user's value as a message may show it: escaped, and not longer than MAX_SHOWN."""
     text = repr(value)
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…"
+
+
+def half_character(text: str) -> bool:
+    """Whether a text holds a lone surrogate: JSON can say it, no file and no database can keep it."""
+    return any("\ud800" <= letter <= "\udfff" for letter in text)

@@ -18,6 +18,7 @@ from fencepost_analyzer.cli import (
     recording,
     recordings,
     replaying,
+    scenarios,
     showing,
 )
 from fencepost_analyzer.cli.options import Globals
@@ -37,6 +38,7 @@ A flight recorder and crash lab for job queues.
   fencepost query latest "SELECT event, count(*) FROM events GROUP BY ALL"
   fencepost replay latest         the same history again, from the recording alone
   fencepost replay latest --policy safe        the same incident under another policy
+  fencepost scenario latest       the incident as a file, to edit and run again
   fencepost postmortem new latest              the evidence, attached to a postmortem
   fencepost import spans.jsonl.gz              traces from elsewhere (OTLP JSON lines or protobuf)
   fencepost export latest                      traces for elsewhere (OTLP, Perfetto)
@@ -64,6 +66,7 @@ def build() -> typer.Typer:
     showing.register(app)
     judging.register(app)
     replaying.register(app)
+    scenarios.register(app)
     app.add_typer(postmortems.build(), name="postmortem", short_help="The proof in a folder, beside a page for people.")
     exporting.register(app)
     catalogue.register(app)

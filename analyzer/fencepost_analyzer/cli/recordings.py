@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from fencepost_runtime.scenario import Scenario
 
 _STATES = {"sealed": "green", "unsealed": "yellow", "damaged": "bold red"}
-MAX_SCENARIO_BYTES = 5_000_000
 
 
 def register(app: typer.Typer) -> None:
@@ -40,7 +39,12 @@ def run(
     simulate: Annotated[
         bool, typer.Option("--simulate", help="In the simulator, in virtual time, instead of on real processes.")
     ] = False,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="What decides the simulator's schedule.")] = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            "--seed", metavar="N", help="What decides the simulator's schedule.  [default: the file's own, or 0]"
+        ),
+    ] = None,
     near_miss: Annotated[
         bool, typer.Option("--near-miss", help="The failure mode's near-miss, which comes close and must stay clean.")
     ] = False,
@@ -66,7 +70,8 @@ def run(
     from fencepost_analyzer.run import run_processes, run_simulated
 
     here = session(context, recordings, as_json)
-    chosen = _scenario(scenario, near_miss=near_miss)
+    chosen, own_seed = _scenario(scenario, near_miss=near_miss)
+    seed = own_seed if seed is None else seed
     chosen = _under(chosen, policy, changes(changed))
     runner = run_simulated if simulate else run_processes
     where = "in the simulator" if simulate else "on real processes"
@@ -178,38 +183,17 @@ def seal(context: typer.Context, run: Run, recordings: Recordings = None, as_jso
     return 0
 
 
-def _scenario(name: str, *, near_miss: bool) -> Scenario:
-    """A failure mode's scenario, or that in a file. Raises UsageError and ScenarioError."""
+def _scenario(name: str, *, near_miss: bool) -> tuple[Scenario, int]:
+    """A failure mode's scenario, or that in a file, with its seed. Raises UsageError and ScenarioFileError."""
     from fencepost_analyzer.catalogue import failure_mode
+    from fencepost_analyzer.scenario_file import load
 
     if Path(name).suffix not in (".toml", ".json"):
         mode = failure_mode(name)
-        return mode.near_miss if near_miss else mode.scenario
+        return (mode.near_miss if near_miss else mode.scenario), 0
     if near_miss:
         raise UsageError("--near-miss is for failure modes; a file says itself what happens in it")
-    return _scenario_file(Path(name))
-
-
-def _scenario_file(path: Path) -> Scenario:
-    import json
-    import tomllib
-
-    from fencepost_runtime.errors import ScenarioError
-    from fencepost_runtime.scenario import Scenario
-
-    with path.open("rb") as stream:
-        data = stream.read(MAX_SCENARIO_BYTES + 1)
-    if len(data) > MAX_SCENARIO_BYTES:
-        raise UsageError(f"{path} is larger than {text.size(MAX_SCENARIO_BYTES)}: that is no scenario")
-    try:
-        content = data.decode("utf-8")
-        table = json.loads(content) if path.suffix == ".json" else tomllib.loads(content)
-        # A failure mode's own file, and a postmortem's, hold the scenario beside other things.
-        return Scenario.from_dict(table["scenario"] if isinstance(table, dict) and "scenario" in table else table)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} cannot be read as {path.suffix[1:].upper()}: {error}") from error
-    except ScenarioError as error:
-        raise UsageError(f"{path}: {error}") from error
+    return load(Path(name))
 
 
 def _under(scenario: Scenario, policy: str | None, wanted: dict[str, Any]) -> Scenario:

@@ -1,0 +1,33 @@
+"""One fault read from a recording's evidence, and a moment of an attempt in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fencepost_runtime.scenario import Fault, Point
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """A fault read from the evidence: in words, with the spans that it rests on.
+
+    `work` is the work step of its attempt that it fell into or came after: where else it may strike."""
+
+    fault: Fault
+    sentence: str
+    span_ids: tuple[str, ...]
+    work: int = 0
+
+
+def where(point: Point) -> str:
+    """A moment in words: "in the middle of write 1 of pay-2, attempt 1"."""
+    # People count from one; a scenario's own index counts from zero.
+    index = f" {point.index + 1}" if point.step in ("write", "work") else ""
+    times: dict[str, str] = {
+        "before": "before",
+        "begun": "in the middle of",
+        "committed": "after the commit, before the reply, of",
+        "after": "after",
+    }
+    when = "at" if point.step == "work" else times[point.when]
+    return f"{when} {point.step}{index} of {point.job}, attempt {point.attempt}"

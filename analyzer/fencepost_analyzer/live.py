@@ -29,8 +29,8 @@ class Live:
     work and faults in the simulator, `after` the live run, whose own replay is `verified`.
 
     `mode`: `same` under the recorded policies, `fork` under others. `expected`: the invariants that the recording
-    breaks and a live run can break. `moved` and `homeless` as of a fork; `doubts`: why the live run's verdicts would show
-    nothing, faults that never struck among them."""
+    breaks and a live run can break. `moved` and `homeless` as of a fork; `doubts`: why the live run's verdicts would
+    show nothing, faults that never struck among them."""
 
     mode: Literal["same", "fork"]
     recording: str

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from fencepost_analyzer.run import TELEMETRY
@@ -52,7 +53,14 @@ def killed(
 
 
 def _alive(group: int) -> bool:
-    """Whether any process of a group is left: the actors die with their supervisor, but not in the same moment."""
+    """Whether any process of a group is left: the actors die with their supervisor, but not in the same moment.
+
+    They are ours to bury if this process takes in orphans (a test of `record` may have made it a subreaper): the dead
+    whom nobody waits for would stay in the group for ever.
+    """
+    with suppress(ChildProcessError):
+        while os.waitpid(-group, os.WNOHANG)[0]:
+            pass
     try:
         os.killpg(group, 0)
     except ProcessLookupError:

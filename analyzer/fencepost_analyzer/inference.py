@@ -31,3 +31,9 @@ def where(point: Point) -> str:
     }
     when = "at" if point.step == "work" else times[point.when]
     return f"{when} {point.step}{index} of {point.job}, attempt {point.attempt}"
+
+
+def named(fault: Fault) -> str:
+    """A fault in words: "the pause before write 2 of pay-2, attempt 1"."""
+    words = {"kill": "the kill", "pause": "the pause", "slow": "the slow work", "db_error": "the database error"}
+    return f"{words.get(fault.kind, 'the ' + fault.kind.replace('_', ' '))} {where(fault.at)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from fencepost_analyzer.inference import Inference, where
+from fencepost_analyzer.inference import Inference, named, where
 from fencepost_runtime.operations import Job
 from fencepost_runtime.policy import Policy
 from fencepost_runtime.scenario import Fault, Point, Scenario
@@ -34,10 +34,10 @@ def place(scenario: Scenario, inferences: Iterable[Inference]) -> Placed:
         lack = _lack(inference.fault.at, policy)
         at = _nearest(inference.fault, inference.work, job, policy) if lack else inference.fault.at
         if at is None:
-            homeless.append(f"{_named(inference.fault)}: {lack}")
+            homeless.append(f"{named(inference.fault)}: {lack}")
             continue
         if lack:
-            moved.append(f"{_named(inference.fault)}: {lack}, so it strikes {where(at)}")
+            moved.append(f"{named(inference.fault)}: {lack}, so it strikes {where(at)}")
         fault = replace(inference.fault, at=at, until=_awaited(inference.fault.until, job, policy))
         if fault not in faults:
             faults.append(fault)
@@ -54,15 +54,10 @@ def unstruck(faults: Iterable[Fault], scenario: Scenario) -> tuple[tuple[str, ..
         if fault.kind == "slow":
             continue  # Slow is the work of one attempt: that was not done, so nothing was slow.
         if fault.at.attempt > policy.max_attempts:
-            allowed.append(f"{_named(fault)}: under policy {policy.name} there is no attempt {fault.at.attempt}")
+            allowed.append(f"{named(fault)}: under policy {policy.name} there is no attempt {fault.at.attempt}")
         else:
-            missed.append(f"{_named(fault)} never struck: its step did not come")
+            missed.append(f"{named(fault)} never struck: its step did not come")
     return tuple(allowed), tuple(missed)
-
-
-def _named(fault: Fault) -> str:
-    words = {"kill": "the kill", "pause": "the pause", "slow": "the slow work", "db_error": "the database error"}
-    return f"{words.get(fault.kind, 'the ' + fault.kind.replace('_', ' '))} {where(fault.at)}"
 
 
 def _lack(at: Point, policy: Policy) -> str | None:

@@ -12,7 +12,7 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -159,14 +159,14 @@ class Output:
             _write(sys.stderr, _plain(parts) + "\n")
 
     @contextmanager
-    def working(self, what: str) -> Iterator[None]:
-        """Says what takes its time while it does; on a terminal only."""
+    def working(self, what: str) -> Iterator[Callable[[str], None]]:
+        """Says what takes its time while it does; on a terminal only. Yields what says it anew."""
         if self.as_json or not sys.stderr.isatty() or not sys.stdout.isatty():
             sys.stdout.flush()
-            yield
+            yield lambda _: None
             return
-        with self._console(sys.stderr).status(self._text((dim(what),)), spinner="dots", spinner_style="cyan"):
-            yield
+        with self._console(sys.stderr).status(self._text((dim(what),)), spinner="dots", spinner_style="cyan") as status:
+            yield lambda now: status.update(self._text((dim(now),)))
 
     def _hang(self, lead: Sequence[Part], parts: Sequence[Part]) -> None:
         from rich.table import Table

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NoReturn
 
 from .actors import MS
@@ -23,6 +23,7 @@ class Faults:
 
     def __init__(self, faults: Iterable[Fault]) -> None:
         self._left = list(faults)
+        self._struck: list[Fault] = []
 
     def add(self, fault: Fault) -> None:
         self._left.append(fault)
@@ -31,6 +32,11 @@ class Faults:
     def left(self) -> tuple[Fault, ...]:
         """Those that have not struck."""
         return tuple(self._left)
+
+    @property
+    def struck(self) -> Sequence[Fault]:
+        """Those that have, in the order in which they did."""
+        return self._struck
 
     def strike(self, step: Step, when: When | None = None) -> Fault | None:
         """The fault due at this step; with `when`, only a kill or pause at that moment of it."""
@@ -42,6 +48,7 @@ class Faults:
                 wanted = fault.kind not in ("kill", "pause")
             if wanted and matches(fault.at, step):
                 self._left.remove(fault)
+                self._struck.append(fault)
                 return fault
         return None
 
@@ -72,12 +79,15 @@ def perform(
     step = narrator.before(step, clock())
     try:
         if faults.strike(step, "begun"):
+            narrator.unsent(step, clock())
             die()
         _refuse(fault, step)
         result = backend.apply(step.operation, clock) if step.operation is not None else None
         if faults.strike(step, "committed"):
+            narrator.unheard(step, result, clock())
             die()
         if fault is not None and fault.kind == "lost_reply":
+            narrator.unheard(step, result, clock())
             raise ConnectionLost
     except (BackendError, ConnectionLost) as error:
         narrator.failed(step, error, clock())

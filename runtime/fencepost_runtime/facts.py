@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from .errors import ConnectionLost
+from .errors import BackendError, ConnectionLost
 from .operations import (
     Answer,
     Batch,
@@ -73,11 +73,13 @@ class Sink(Protocol):
 
 
 class Narrator:
-    """Tells one actor's steps to a sink."""
+    """Tells one actor's steps to a sink: what the actor knows of them, or with `all_told` what the database does, too,
+    so that no step that the scenario struck is left in doubt."""
 
-    def __init__(self, actor: str, sink: Sink) -> None:
+    def __init__(self, actor: str, sink: Sink, *, all_told: bool = False) -> None:
         self._actor = actor
         self._sink = sink
+        self._all_told = all_told
         self._run: tuple[Any, Fact] | None = None
         self._open: list[tuple[Any, Fact]] = []
 
@@ -122,9 +124,20 @@ class Narrator:
         opened, self._open = self._open, []
         for handle, fact in opened:
             fact.error = type(error).__name__
-            fact.outcome = UNKNOWN if isinstance(error, ConnectionLost) else FAILED
+            doubt = isinstance(error, ConnectionLost) and not self._all_told
+            fact.outcome = UNKNOWN if doubt else FAILED
             fact.reason = fact.error
             self._sink.close(handle, fact, now)
+
+    def unheard(self, step: Step, result: Any, now: int) -> None:
+        """The step was applied, but its actor will not hear of it."""
+        if self._all_told:
+            self.after(step, result, now)
+
+    def unsent(self, step: Step, now: int) -> None:
+        """The step will not be applied, and its actor will not tell."""
+        if self._all_told:
+            self.failed(step, BackendError("The request was never sent."), now)
 
     def observed(self, event: str, worker: str, signal: str, now: int, pid: int | None = None) -> None:
         """A crash, pause or resume of another process, seen from outside."""

@@ -35,30 +35,32 @@ class _Killed(Exception):
 @dataclass(slots=True)
 class Simulated:
     """What a simulated run came to: account balances, its virtual end in Unix nanoseconds, whether that was the
-    scenario's time limit instead of the end of the work, and the faults that never struck: their step never came."""
+    scenario's time limit instead of the end of the work, the faults that never struck, since their step never came, and
+    those that did, in that order."""
 
     balances: dict[str, int]
     ended_at: int
     overdue: bool = False
     unstruck: tuple[Fault, ...] = field(default=(), compare=False)
+    struck: tuple[Fault, ...] = field(default=(), compare=False)
 
 
 class Passed(NamedTuple):
-    """One entry of a run's trail: an actor came to a step at `at` (Unix nanoseconds); `left` of the scenario's
-    faults had not struck when it was over. `stopped`: those who were stopped meanwhile."""
+    """One entry of a run's trail: an actor came to a step at `at` (Unix nanoseconds); `struck` of the scenario's faults
+    had struck when it was over. `stopped`: those who were stopped then."""
 
     actor: str
     step: Step
     at: int
-    left: int
+    struck: int
     stopped: tuple[str, ...]
 
 
 class _Actor:
-    def __init__(self, name: str, script: Coroutine[Step, Any, None], sink: Sink, seed: int) -> None:
+    def __init__(self, narrator: Narrator, name: str, script: Coroutine[Step, Any, None], seed: int) -> None:
         self.name = name
         self.script = script
-        self.narrator = Narrator(name, sink)
+        self.narrator = narrator
         # Each actor's own: what befalls one changes nothing of how fast the others are.
         self._random = Random(seed << 32 | crc32(name.encode())).random
         self.wake_at = EPOCH + self.length()
@@ -94,14 +96,18 @@ class _Actor:
 class _World:
     """The actors of a scenario, the model they share and the virtual clock."""
 
-    def __init__(self, scenario: Scenario, sink: Sink, faults: tuple[Fault, ...], seed: int = 0) -> None:
+    def __init__(
+        self, scenario: Scenario, sink: Sink, faults: tuple[Fault, ...], seed: int = 0, *, all_told: bool = False
+    ) -> None:
         self.scenario = scenario
         self.backend = MemoryBackend()
         self.sink = sink
         self.now = EPOCH
         self.faults = Faults(faults)
         self.supervisor = Narrator(SUPERVISOR, sink)
-        self.actors = [_Actor(name, script, sink, seed) for name, script in cast(scenario)]
+        self.actors = [
+            _Actor(Narrator(name, sink, all_told=all_told), name, script, seed) for name, script in cast(scenario)
+        ]
 
     def clock(self) -> int:
         return self.now
@@ -126,11 +132,10 @@ class _World:
 
     def take_stock(self, *, overdue: bool = False) -> Simulated:
         queues = [queue.name for queue in self.scenario.queues]
-        last = _Actor(SUPERVISOR, stocktaking(queues), self.sink, seed=0)
-        last.narrator = self.supervisor
+        last = _Actor(self.supervisor, SUPERVISOR, stocktaking(queues), seed=0)
         while last.step is not None:
             last.advance(self.perform(last, last.step))
-        return Simulated(self.backend.balances(), self.now, overdue, self.faults.left)
+        return Simulated(self.backend.balances(), self.now, overdue, self.faults.left, tuple(self.faults.struck))
 
     def close(self) -> None:
         for actor in self.actors:
@@ -155,18 +160,23 @@ def _die() -> NoReturn:
     raise _Killed
 
 
-def simulate(scenario: Scenario, sink: Sink, seed: int = 0, trail: list[Passed] | None = None) -> Simulated:
+def simulate(
+    scenario: Scenario, sink: Sink, seed: int = 0, *, trail: list[Passed] | None = None, all_told: bool = False
+) -> Simulated:
     """Run a scenario to its end, telling `sink`. The seed draws the length of each step, and so the schedule.
 
-    `trail` is given every step that an actor of the scenario comes to, in order, told or not."""
-    return _Free(scenario, sink, seed, trail).run()
+    `trail` is given every step that an actor of the scenario comes to, in order, told or not. `all_told`: the sink
+    hears also what no actor lived to tell, or could know; then nothing that a fault struck is in doubt."""
+    return _Free(scenario, sink, seed, trail, all_told=all_told).run()
 
 
 class _Free(_World):
     """Chooses the schedule itself: whoever wakes first acts first."""
 
-    def __init__(self, scenario: Scenario, sink: Sink, seed: int, trail: list[Passed] | None) -> None:
-        super().__init__(scenario, sink, scenario.faults, seed)
+    def __init__(
+        self, scenario: Scenario, sink: Sink, seed: int, trail: list[Passed] | None, *, all_told: bool
+    ) -> None:
+        super().__init__(scenario, sink, scenario.faults, seed, all_told=all_told)
         self.trail = trail
         self.horizon = EPOCH + scenario.at_most_ms * MS
         self.over = False
@@ -224,7 +234,7 @@ class _Free(_World):
         finally:
             if self.trail is not None:
                 stopped = tuple(other.name for other in self.actors if other.paused is not None)
-                self.trail.append(Passed(actor.name, step, self.now, len(self.faults.left), stopped))
+                self.trail.append(Passed(actor.name, step, self.now, len(self.faults.struck), stopped))
 
     def go(self, actor: _Actor, step: Step) -> None:
         if self.interrupted(actor, step, "before"):
@@ -346,7 +356,7 @@ class _Guided(_World):
         super().__init__(scenario, self.counter, slow)
         self.schedule = schedule
         queues = [queue.name for queue in scenario.queues]
-        self.actors.append(_Actor(SUPERVISOR, stocktaking(queues), self.counter, seed=0))
+        self.actors.append(_Actor(Narrator(SUPERVISOR, self.counter), SUPERVISOR, stocktaking(queues), seed=0))
         self.by_name = {actor.name: actor for actor in self.actors}
         # Entries of an actor that a step of it has told already.
         self.owed: dict[str, int] = {}

@@ -12,6 +12,7 @@ import typer
 from fencepost_analyzer.cli import (
     catalogue,
     demo,
+    exploring,
     exporting,
     judging,
     postmortems,
@@ -39,6 +40,7 @@ A flight recorder and crash lab for job queues.
   fencepost replay latest         the same history again, from the recording alone
   fencepost replay latest --policy safe        the same incident under another policy
   fencepost scenario latest       the incident as a file, to edit and run again
+  fencepost explore latest --policy safe       what else could have happened, every schedule within a bound
   fencepost postmortem new latest              the evidence, attached to a postmortem
   fencepost import spans.jsonl.gz              traces from elsewhere (OTLP JSON lines or protobuf)
   fencepost export latest                      traces for elsewhere (OTLP, Perfetto)
@@ -67,6 +69,7 @@ def build() -> typer.Typer:
     judging.register(app)
     replaying.register(app)
     scenarios.register(app)
+    exploring.register(app)
     app.add_typer(postmortems.build(), name="postmortem", short_help="The proof in a folder, beside a page for people.")
     exporting.register(app)
     catalogue.register(app)

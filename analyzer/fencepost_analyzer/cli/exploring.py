@@ -1,0 +1,198 @@
+"""`explore`: every schedule within a bound around a recorded incident."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fencepost_analyzer import text
+from fencepost_analyzer.cli.options import (
+    AsJson,
+    Changes,
+    Invariants,
+    Mappings,
+    PolicyName,
+    Recordings,
+    Run,
+    changes,
+    own_sql,
+    session,
+)
+from fencepost_analyzer.render import Column, Output, bold, dim, word
+
+if TYPE_CHECKING:
+    from fencepost_analyzer.lab.explore import Exploration, Found, Unit
+    from fencepost_runtime.scenario import Fault, Scenario
+
+
+def register(app: typer.Typer) -> None:
+    app.command("explore", short_help="What else could have happened: every schedule within a bound.")(explore)
+
+
+def explore(
+    context: typer.Context,
+    run: Run,
+    policy: PolicyName = None,
+    changed: Changes = None,
+    faults: Annotated[int, typer.Option("--faults", min=0, max=4, help="Faults in one schedule, in all.")] = 2,
+    crashes: Annotated[int, typer.Option("--crashes", min=0, max=4, help="Crashes among them.")] = 2,
+    pauses: Annotated[int, typer.Option("--pauses", min=0, max=4, help="Pauses and slow work among them.")] = 1,
+    losses: Annotated[
+        int, typer.Option("--losses", min=0, max=4, help="Lost replies and database errors among them.")
+    ] = 1,
+    at_most: Annotated[
+        int, typer.Option("--at-most", metavar="N", min=1, help="Begin nothing new after so many schedules.")
+    ] = 100_000,
+    workers: Annotated[
+        int | None, typer.Option("--workers", metavar="N", min=1, max=256, help="Processes.  [default: one a core]")
+    ] = None,
+    into: Annotated[
+        Path, typer.Option("--into", metavar="DIR", help="Where scenarios that break something, and progress, go.")
+    ] = Path("explorations"),
+    invariants: Invariants = None,
+    mappings: Mappings = None,
+    recordings: Recordings = None,
+    as_json: AsJson = False,
+) -> int:
+    """Simulate every schedule within a bound around a recorded incident, and judge all of them.
+
+    \b
+      fencepost explore latest                        under the recorded policies
+      fencepost explore latest --policy safe          under another policy
+      fencepost explore latest --set fencing=true --faults 3 --crashes 3
+
+    Workers are killed between any two durable steps, stopped or slow until after any step of another, replies are lost
+    and the database refuses: on a calm run of the same work, and on top of the incident's own faults. Moments that
+    leave the same behind are tried once. What breaks is written as a scenario that `fencepost run FILE --simulate`
+    repeats. Interrupted, it goes on where it stopped when it is called again.
+
+    Exit code 0: nothing breaks in any schedule within the bound. 1: something does. 3: nothing was seen to break, but
+    not all was run to its end and decided. Judged is what is true in the simulator, not what its spans could prove.
+    """
+    from fencepost_analyzer.lab.explore import around
+    from fencepost_analyzer.lab.explore import explore as exploring
+    from fencepost_analyzer.lab.ledger import Ledger, digest
+    from fencepost_analyzer.lab.space import Bound
+    from fencepost_analyzer.placing import place
+    from fencepost_analyzer.retelling import retell
+    from fencepost_runtime.policy import preset
+
+    here = session(context, recordings, as_json)
+    chosen, wanted = preset(policy) if policy is not None else None, changes(changed)
+    with here.out.working("reading …"), here.case(run, invariants, mappings) as case:
+        told = retell(case)
+    scenario = told.scenario.with_policy(chosen) if chosen is not None else told.scenario
+    scenario = scenario.with_changes(wanted) if wanted else scenario
+    placed = place(scenario, told.found.inferences)
+    bound = Bound(faults, crashes, pauses, losses)
+    plan = around(placed.scenario, told.seed, bound, invariants or ())
+    folder = into / f"{case.recording.id}-{digest(plan)[:8]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    ledger = Ledger(folder / "progress.jsonl", plan)
+    known = ledger.known()
+    with here.out.working("exploring …") as say:
+
+        def explored(unit: Unit, found: Found, number: int, units: int) -> None:
+            ledger.note(unit, found)
+            say(f"exploring … {number:,} of {units:,} first faults")
+
+        try:
+            done = exploring(plan, workers=workers or _cores(), known=known, at_most=at_most, explored=explored)
+        except KeyboardInterrupt:
+            here.out.note("what was explored until now is kept: the same command goes on from there")
+            raise
+    written = {name: _write(folder, name, done, told.seed) for name in sorted(done.found.shortest)}
+    notes = (*told.found.unplaced, *told.cut_off, *placed.homeless)
+    if here.out.as_json:
+        here.out.document(_document(case.recording.id, placed.scenario, done, written, notes))
+        return done.exit_code
+    _print(here.out, placed.scenario, done, written, notes)
+    here.out.blank()
+    steps = [f"run {word(path)} --simulate" for path in list(written.values())[:1]]
+    here.out.next_steps(*steps, f"explore {word(run)} --policy safe{own_sql(invariants, mappings)}")
+    return done.exit_code
+
+
+def _cores() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0))
+
+
+def _write(folder: Path, name: str, done: Exploration, seed: int) -> Path:
+    from fencepost_analyzer.scenario_file import dump
+
+    # The id is that of an invariant's file, which may be the user's: `load` has seen to its letters.
+    path = folder / f"{name}.toml"
+    path.write_text(dump(done.scenario(name), seed=seed, comments=[f"The shortest schedule that breaks {name}."]))
+    return path
+
+
+def _print(
+    out: Output, scenario: Scenario, done: Exploration, written: dict[str, Path], notes: tuple[str, ...]
+) -> None:
+    found = done.found
+    jobs = text.counted(len(scenario.jobs), "job")
+    policies = text.listed(sorted({queue.policy.name for queue in scenario.queues}))
+    extent = f"{text.counted(found.schedules, 'schedule')} with {_bound(done)} of this incident of {jobs}"
+    head = f"{found.broken:,} of {extent}" if found.broken else f"0 violations in {extent}"
+    out.line(bold("violated: " if found.broken else "certified: " if done.certified else "unknown: "), head)
+    out.line(dim(f"policy {policies}, seed {done.plan.seed}; {found.equivalent:,} more leave the same behind"))
+    if not done.complete:
+        out.line(f"Not all: {done.explored:,} of {done.units:,} first faults were explored; raise --at-most to go on.")
+    if found.overdue:
+        out.line(f"{text.counted(found.overdue, 'schedule')} ran out of the scenario's time.")
+    for note in notes:
+        out.line(dim(f"not in it: {note}"))
+    names = sorted({*found.violated, *found.undecided})
+    if names:
+        out.blank()
+        columns = [Column("invariant", style="bold", whole=True), Column("broken in", right=True)]
+        columns += [Column("undecided in", right=True), Column("shortest")]
+        out.table(columns, [_row(done, name) for name in names])
+    for name, path in written.items():
+        out.line(dim(f"{name}: {path}"))
+
+
+def _row(done: Exploration, name: str) -> list[str]:
+    shortest = done.found.shortest.get(name)
+    words = "-"
+    if shortest is not None:
+        added = text.listed([_words(fault) for fault in shortest.added], empty="no fault at all")
+        words = added if not shortest.base else "the incident itself" + (f", and {added}" if shortest.added else "")
+    return [name, f"{done.found.violated[name]:,}", f"{done.found.undecided[name]:,}", words]
+
+
+def _words(fault: Fault) -> str:
+    from fencepost_analyzer.inference import named, where
+
+    until = f" until {where(fault.until)}" if fault.until is not None else ""
+    length = f" for {fault.at_most_ms:,} ms" if fault.kind == "slow" else ""
+    return f"{named(fault)}{until}{length}"
+
+
+def _bound(done: Exploration) -> str:
+    _, bound = done.plan.bases[0]
+    sorts = [(bound.crashes, "crash", "crashes"), (bound.pauses, "pause", "pauses"), (bound.losses, "loss", "losses")]
+    within = ", ".join(text.counted(min(number, bound.faults), one, many) for number, one, many in sorts)
+    return f"up to {text.counted(bound.faults, 'fault')} (at most {within})"
+
+
+def _document(
+    recording: str, scenario: Scenario, done: Exploration, written: dict[str, Path], notes: tuple[str, ...]
+) -> dict[str, Any]:
+    return {
+        "recording": recording,
+        "policies": {queue.name: queue.policy.name for queue in scenario.queues},
+        "seed": done.plan.seed,
+        "bound": done.plan.bases[0][1].to_dict(),
+        "units": done.units,
+        "explored": done.explored,
+        "complete": done.complete,
+        "certified": done.certified,
+        **done.found.to_dict(),
+        "scenarios": {name: str(path) for name, path in written.items()},
+        "left_out": list(notes),
+    }

@@ -1,0 +1,325 @@
+"""Explore: every schedule within a bound around an incident, each simulated, all of them judged in bulk.
+
+The work is cut into units, one for each first fault: a unit needs nothing of another, so that they run on any number of
+processes, in any order, and an interrupted exploration goes on where it stopped, with the same result.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fencepost_analyzer.check import judge_many
+from fencepost_analyzer.database import events_table
+from fencepost_analyzer.errors import AnalyzerError
+from fencepost_analyzer.lab.space import Bound, fault_of, following, in_order, merged, plain, shorter
+from fencepost_runtime.columns import ColumnSink
+from fencepost_runtime.scenario import Fault, Scenario
+from fencepost_runtime.simulate import Passed, Simulated, simulate
+
+# Schedules that are judged in one query of each invariant, at most, and units whose schedules are judged together.
+BATCH, CHUNK = 4_000, 32
+
+
+class NotRepeated(AnalyzerError):
+    """The same schedule gave two different histories: that is a bug of fencepost, not a verdict."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """The schedules whose first added fault is `first`; with None the one schedule without any. `base`: which of the
+    exploration's scenarios they start from."""
+
+    base: int
+    first: Fault | None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"base": self.base, "first": plain(self.first) if self.first is not None else None}
+
+
+class Shortest(NamedTuple):
+    faults: int
+    base: int
+    added: tuple[Fault, ...]
+
+    @property
+    def rank(self) -> tuple[int, int, str]:
+        """Ties go by the faults' own order, so that nothing depends on which unit ended first."""
+        return self.faults, self.base, str(self.added)
+
+
+@dataclass(slots=True)
+class Found:
+    """What became of some schedules. `equivalent`: those that were not judged, since another stands for the same
+    history. `broken`: those in which anything is violated; `violated`, `undecided`: by invariant. `shortest`: for each
+    violated invariant how many faults the schedule has that has fewest, which of them were added, and to which base."""
+
+    schedules: int = 0
+    equivalent: int = 0
+    events: int = 0
+    overdue: int = 0
+    broken: int = 0
+    violated: Counter[str] = field(default_factory=Counter)
+    undecided: Counter[str] = field(default_factory=Counter)
+    shortest: dict[str, Shortest] = field(default_factory=dict)
+
+    def add(self, other: Found) -> None:
+        self.schedules += other.schedules
+        self.equivalent += other.equivalent
+        self.events += other.events
+        self.overdue += other.overdue
+        self.broken += other.broken
+        self.violated += other.violated
+        self.undecided += other.undecided
+        for name, one in other.shortest.items():
+            self.keep(name, one)
+
+    def keep(self, name: str, one: Shortest) -> None:
+        known = self.shortest.get(name)
+        if known is None or one.rank < known.rank:
+            self.shortest[name] = one
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "schedules": self.schedules,
+            "equivalent": self.equivalent,
+            "events": self.events,
+            "overdue": self.overdue,
+            "broken": self.broken,
+            "violated": dict(sorted(self.violated.items())),
+            "undecided": dict(sorted(self.undecided.items())),
+            "shortest": {
+                name: {"faults": one.faults, "base": one.base, "added": [plain(fault) for fault in one.added]}
+                for name, one in sorted(self.shortest.items())
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Found:
+        """What `to_dict` gave. Raises KeyError, TypeError, ValueError or AttributeError for anything else."""
+        return cls(
+            schedules=int(data["schedules"]),
+            equivalent=int(data["equivalent"]),
+            events=int(data["events"]),
+            overdue=int(data["overdue"]),
+            broken=int(data["broken"]),
+            violated=Counter({str(name): int(number) for name, number in data["violated"].items()}),
+            undecided=Counter({str(name): int(number) for name, number in data["undecided"].items()}),
+            shortest={
+                str(name): Shortest(int(entry["faults"]), int(entry["base"]), tuple(map(fault_of, entry["added"])))
+                for name, entry in data["shortest"].items()
+            },
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be explored: `bases` are the scenarios to which faults are added, each with the bound of what may be
+    added; `invariants` the directories of the user's own."""
+
+    bases: tuple[tuple[Scenario, Bound], ...]
+    seed: int
+    invariants: tuple[Path, ...] = ()
+
+    def units(self) -> tuple[Unit, ...]:
+        """All units, in the order of the runs without a fault added. Raises NotRepeated."""
+        found: list[Unit] = []
+        for number, (scenario, bound) in enumerate(self.bases):
+            found.append(Unit(number, None))
+            ran, trail, _ = _run(scenario, self.seed)
+            _repeat(scenario, self.seed)
+            found += [Unit(number, fault) for fault in following(scenario, (), ran, trail) if bound.allows([fault])]
+        return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Exploration:
+    """`complete`: whether every unit of the plan was explored; `found` is all that the explored ones came to."""
+
+    plan: Plan
+    units: int
+    explored: int
+    found: Found
+
+    @property
+    def complete(self) -> bool:
+        return self.explored == self.units
+
+    @property
+    def certified(self) -> bool:
+        """Whether nothing breaks in any schedule within the bound: all were run, to their end, and all decided."""
+        return self.complete and not (self.found.violated or self.found.undecided or self.found.overdue)
+
+    @property
+    def exit_code(self) -> int:
+        """0 certified, 1 something breaks, 3 nothing was seen to break, but not all was seen."""
+        return 1 if self.found.violated else 0 if self.certified else 3
+
+    def scenario(self, name: str) -> Scenario:
+        """The shortest schedule that breaks an invariant, as a scenario to run with the plan's seed."""
+        one = self.found.shortest[name]
+        return _with(self.plan.bases[one.base][0], one.added)
+
+
+def around(scenario: Scenario, seed: int, bound: Bound, invariants: Iterable[Path] = ()) -> Plan:
+    """A plan around an incident: its work with up to so many faults, and with its own faults up to one fewer added."""
+    calm = replace(scenario, faults=())
+    bases = [(calm, bound)]
+    if scenario.faults:
+        bases.append((scenario, replace(bound, faults=max(0, bound.faults - 1))))
+    return Plan(tuple(bases), seed, tuple(invariants))
+
+
+def explore(
+    plan: Plan,
+    *,
+    workers: int = 1,
+    known: Mapping[Unit, Found] | None = None,
+    at_most: int | None = None,
+    explored: Callable[[Unit, Found, int, int], None] = lambda *_: None,
+) -> Exploration:
+    """Explores all units that are not `known`, by `workers` processes; `explored(unit, found, number, of)` is called as
+    each is done. `at_most`: no new unit is begun after so many schedules.
+
+    Raises NotRepeated if a schedule does not repeat itself."""
+    units = plan.units()
+    done = {unit: found for unit, found in (known or {}).items() if unit in set(units)}
+    total = Found()
+    for unit in units:
+        if unit in done:
+            total.add(done[unit])
+    left = [unit for unit in units if unit not in done]
+    for unit, found in _explored(plan, left, workers, lambda: at_most is None or total.schedules < at_most):
+        done[unit] = found
+        total.add(found)
+        explored(unit, found, len(done), len(units))
+    return Exploration(plan, len(units), len(done), total)
+
+
+def _explored(
+    plan: Plan, units: Sequence[Unit], workers: int, going: Callable[[], bool]
+) -> Iterator[tuple[Unit, Found]]:
+    chunks = [units[start : start + CHUNK] for start in range(0, len(units), CHUNK)]
+    if workers <= 1:
+        for chunk in chunks:
+            if not going():
+                return
+            yield from zip(chunk, explore_units(plan, chunk), strict=True)
+        return
+    # Arrow and DuckDB have threads: their processes are started anew, not forked.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        waiting: dict[Future[list[Found]], Sequence[Unit]] = {}
+        coming = iter(chunks)  # Never an empty one.
+        try:
+            while True:
+                while going() and len(waiting) < 2 * workers and (chunk := next(coming, ())):
+                    waiting[pool.submit(explore_units, plan, chunk)] = chunk
+                if not waiting:
+                    return
+                future = next(as_completed(waiting))
+                yield from zip(waiting.pop(future), future.result(), strict=True)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def explore_units(plan: Plan, units: Sequence[Unit]) -> list[Found]:
+    """All schedules of some units, what each of them came to."""
+    batch = _Batch(plan)
+    found = [_schedules(plan, unit, batch) for unit in units]
+    batch.judge()
+    return found
+
+
+def _schedules(plan: Plan, unit: Unit, batch: _Batch) -> Found:
+    """Runs a unit's schedules, depth first, and hands them over to be judged."""
+    scenario, bound = plan.bases[unit.base]
+    found = Found()
+    stack: list[tuple[Fault, ...]] = [() if unit.first is None else (unit.first,)]
+    # Those that outlast everything; what ends sooner is made of them, once.
+    longest = {unit.first} if unit.first is not None and unit.first.kind in ("pause", "slow") else set[Fault]()
+    while stack:
+        added = stack.pop()
+        ran, trail, sink = _run(_with(scenario, added), plan.seed)
+        if not in_order(added, ran):
+            found.equivalent += 1
+            continue
+        batch.add(_Ran(found, unit.base, added), ran, sink)
+        further = list(following(scenario, added, ran, trail))
+        found.equivalent += merged(added, ran, trail, further, bound)
+        if unit.first is None:
+            continue  # Each of these begins a unit of its own.
+        longest.update(fault for fault in further if fault.kind in ("pause", "slow"))
+        stack += [(*added, fault) for fault in further if bound.allows([*added, fault])]
+        if added[-1] in longest:
+            stack += [(*added[:-1], fault) for fault in shorter(added[-1], trail)]
+    return found
+
+
+def _with(scenario: Scenario, added: Sequence[Fault]) -> Scenario:
+    return replace(scenario, faults=(*scenario.faults, *added))
+
+
+def _run(scenario: Scenario, seed: int) -> tuple[Simulated, list[Passed], ColumnSink]:
+    sink, trail = ColumnSink(), list[Passed]()
+    # What is true counts here, not what spans could show of it: a lost reply leaves no doubt.
+    return simulate(scenario, sink, seed, trail=trail, all_told=True), trail, sink
+
+
+def _repeat(scenario: Scenario, seed: int) -> None:
+    first, second = ColumnSink(), ColumnSink()
+    simulate(scenario, first, seed)
+    simulate(scenario, second, seed)
+    if first.rows() != second.rows():
+        raise NotRepeated
+
+
+@dataclass(frozen=True, slots=True)
+class _Ran:
+    """One schedule that was run: where it counts, and what it was."""
+
+    found: Found
+    base: int
+    added: tuple[Fault, ...]
+
+
+class _Batch:
+    """Schedules on their way to be judged, all in one query of each invariant."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._schedules: list[_Ran] = []
+        self._rows: list[dict[str, Any]] = []
+
+    def add(self, one: _Ran, ran: Simulated, sink: ColumnSink) -> None:
+        rows = sink.rows()
+        for row in rows:
+            row["schedule"] = len(self._schedules)
+        self._schedules.append(one)
+        self._rows += rows
+        one.found.schedules += 1
+        one.found.events += len(rows)
+        one.found.overdue += ran.overdue
+        if len(self._schedules) >= BATCH:
+            self.judge()
+
+    def judge(self) -> None:
+        """Raises InvariantError if an invariant cannot be judged."""
+        if not self._rows:
+            return
+        for number, judgement in judge_many(events_table(self._rows), extra=self._plan.invariants).items():
+            one = self._schedules[number]
+            one.found.broken += bool(judgement.violated)
+            for name in judgement.violated:
+                one.found.violated[name] += 1
+                own = len(self._plan.bases[one.base][0].faults)
+                one.found.keep(name, Shortest(own + len(one.added), one.base, one.added))
+            for name in judgement.unknown:
+                if name not in judgement.vacuous:
+                    one.found.undecided[name] += 1
+        self._schedules, self._rows = [], []

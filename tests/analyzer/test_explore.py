@@ -1,0 +1,202 @@
+"""Explore: every schedule within a bound, each once, the same on any number of processes, and again after a kill."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from analyzer.lab import fencepost
+
+from fencepost_analyzer.catalogue import failure_mode
+from fencepost_analyzer.lab.explore import Exploration, Found, Plan, Unit, around, explore
+from fencepost_analyzer.lab.ledger import Ledger
+from fencepost_analyzer.lab.space import Bound, fault_of, following, plain
+from fencepost_runtime.columns import ColumnSink
+from fencepost_runtime.policy import preset
+from fencepost_runtime.scenario import DURABLE, OF_NO_JOB, Fault, Point, Scenario
+from fencepost_runtime.simulate import Passed, simulate
+
+ONE = Scenario.from_dict(
+    {"id": "one job", "queues": [{"name": "payments", "workload": "payments", "jobs": 1, "workers": 2}]}
+)
+FEW = Bound(faults=1)
+
+
+def under(policy: str, scenario: Scenario = ONE) -> Scenario:
+    return scenario.with_policy(preset(policy))
+
+
+def plan(policy: str, bound: Bound = FEW) -> Plan:
+    return around(under(policy), 1, bound)
+
+
+def durable(scenario: Scenario) -> tuple[Any, ...]:
+    """What a run leaves behind: all that took a position, in that order."""
+    sink = ColumnSink()
+    simulate(scenario, sink, 1, all_told=True)
+    rows = sorted((row for row in sink.rows() if row["position"] is not None), key=lambda row: row["position"])
+    return tuple((row["event"], row["job_id"], row["attempt"], row["effect_key"], row["outcome"]) for row in rows)
+
+
+@pytest.mark.parametrize("policy", ["naive", "early-ack", "transactional", "safe", "renewed"])
+def test_every_crash_is_tried_and_none_twice(policy: str) -> None:
+    """The crashes that are tried leave behind all that any nameable crash leaves behind, each something else."""
+    scenario = under(policy)
+    trail: list[Passed] = []
+    ran = simulate(scenario, ColumnSink(), 1, trail=trail, all_told=True)
+    tried = [fault for fault in following(scenario, (), ran, trail) if fault.kind == "kill"]
+    named = []
+    for passed in trail:
+        step = passed.step
+        if step.job_id is None or step.name in (*OF_NO_JOB, "sleep"):
+            continue
+        whens = ("before", "begun", "committed", "after") if step.names[0] in DURABLE else ("before", "after")
+        for when in whens if step.operation is not None else ("before", "after"):
+            named.append(Fault("kill", Point(step.job_id, step.attempt, step.names[0], step.index, when)))  # type: ignore[arg-type]
+    assert len(named) > 2 * len(tried)
+    left = {durable(replace(scenario, faults=(fault,))) for fault in tried}
+    assert left == {durable(replace(scenario, faults=(fault,))) for fault in named}
+
+
+def test_nothing_breaks_without_a_fault() -> None:
+    """A bound of none is one schedule, and it is certified."""
+    done = explore(plan("naive", Bound(faults=0)))
+    assert (done.found.schedules, done.certified, done.exit_code) == (1, True, 0)
+
+
+def test_what_breaks_is_found_with_its_fewest_faults() -> None:
+    """Under the naive policy one lost acknowledgement is enough for a duplicate effect, and the scenario repeats it."""
+    done = explore(plan("naive", Bound(faults=2, crashes=2, pauses=0, losses=1)))
+    one = done.found.shortest["INV-001"]
+    assert len(one.added) == 1
+    assert done.exit_code == 1
+    assert {"INV-001"} <= set(explore(Plan(((done.scenario("INV-001"), Bound(faults=0)),), 1)).found.violated)
+
+
+def test_a_pause_is_tried_until_after_each_step_of_another() -> None:
+    """Stale writes and overlaps take a pause that ends at the right moment: fewer are found without those moments."""
+    done = explore(plan("naive", Bound(faults=1, crashes=0, losses=0)))
+    assert {"INV-001", "INV-002", "INV-003"} <= set(done.found.violated)
+    untils = {one.added[0].until for one in done.found.shortest.values()}
+    assert any(until is not None for until in untils)
+
+
+def test_a_cure_is_certified_within_the_bound() -> None:
+    """Two crashes break nothing where writes and acknowledgement are one transaction: all run, all decided."""
+    done = explore(plan("transactional", Bound(faults=2, crashes=2, pauses=0, losses=1)))
+    assert done.certified
+    assert done.found.schedules > 20
+
+
+@pytest.mark.parametrize("mode", ["FM-001", "FM-002", "FM-003", "FM-004", "FM-005"])
+def test_an_incident_s_own_faults_are_explored_on(mode: str) -> None:
+    """Of an incident the invariants that its failure mode violates break, with the incident's faults and without."""
+    scenario = failure_mode(mode).scenario
+    done = explore(around(scenario, 1, FEW))
+    assert set(failure_mode(mode).violates) <= set(done.found.violated)
+    assert len(done.plan.bases) == 2
+
+
+def told(done: Exploration) -> dict[str, Any]:
+    return done.found.to_dict()
+
+
+def test_any_number_of_processes_comes_to_the_same() -> None:
+    """What is found, counted and shortest does not depend on how many explore."""
+    wanted = plan("naive", Bound(faults=2, crashes=1, pauses=1, losses=0))
+    assert told(explore(wanted)) == told(explore(wanted, workers=2))
+
+
+def test_an_interrupted_exploration_goes_on(tmp_path: Path) -> None:
+    """What was noted is not explored again, a torn line is, and the whole comes to the same."""
+    wanted = around(failure_mode("FM-003").scenario, 1, FEW)
+    ledger = Ledger(tmp_path / "progress.jsonl", wanted)
+
+    def stop(unit: Unit, found: Found, number: int, _: int) -> None:
+        ledger.note(unit, found)
+        if number == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        explore(wanted, explored=stop)
+    path = tmp_path / "progress.jsonl"
+    path.write_bytes(path.read_bytes()[:-20])
+    known = ledger.known()
+    assert len(known) == 4
+    again: list[Unit] = []
+    done = explore(wanted, known=known, explored=lambda unit, *_: again.append(unit))
+    assert not set(again) & set(known)
+    assert done.complete
+    assert told(done) == told(explore(wanted))
+
+
+def test_a_ledger_is_of_one_plan(tmp_path: Path) -> None:
+    """What was explored under another bound or policy is not taken for this one's."""
+    path = tmp_path / "progress.jsonl"
+    Ledger(path, plan("naive")).note(Unit(0, None), Found(schedules=1))
+    assert Ledger(path, plan("naive")).known() == {Unit(0, None): Found(schedules=1)}
+    for other in (plan("fenced"), plan("naive", Bound(faults=2)), around(under("naive"), 2, FEW)):
+        assert Ledger(path, other).known() == {}
+
+
+def test_faults_travel_as_plain_data() -> None:
+    """A ledger's faults are read back as they were; anything else is refused."""
+    fault = Fault("pause", Point("a", 1, "write", 1), Point("a", 2, "settle", 0, "after"), 7)
+    assert fault_of(plain(fault)) == fault
+    with pytest.raises(TypeError):
+        fault_of({**plain(fault), "kind": "no such kind"})
+
+
+def test_too_many_schedules_are_no_certificate() -> None:
+    """Where not all was explored nothing is certified: exit code 3, though nothing was seen to break."""
+    queue = {"name": "payments", "workload": "payments", "jobs": 8, "policy": "transactional"}
+    many = around(Scenario.from_dict({"id": "many", "queues": [queue]}), 1, Bound(1, 1, 0, 0))
+    done = explore(many, at_most=1)
+    assert 0 < done.explored < done.units
+    assert not done.found.violated
+    assert (done.certified, done.exit_code) == (False, 3)
+    assert explore(many).certified
+
+
+@pytest.fixture
+def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    fencepost("run", "FM-003", "--simulate", "--id", "was")
+    return tmp_path
+
+
+@pytest.mark.usefixtures("recorded")
+def test_the_command_writes_what_breaks_as_a_scenario() -> None:
+    """The file that it names, run in the simulator, breaks the invariant that it is called after."""
+    done = fencepost("explore", "was", "--faults", "1", "--json")
+    assert done.code == 1, done.err
+    file = done.json["scenarios"]["INV-007"]
+    assert fencepost("run", file, "--simulate", "--id", "again").code == 0
+    assert "INV-007" in fencepost("check", "again", "--json").json["violated"]
+    goes_on = fencepost("explore", "was", "--faults", "1", "--json")
+    assert goes_on.json == done.json
+
+
+@pytest.mark.usefixtures("recorded")
+def test_the_command_certifies_a_cure() -> None:
+    """Under the healing policy: how many schedules, within which bound, and exit code 0."""
+    done = fencepost("explore", "was", "--policy", "transactional", "--pauses", "0")
+    assert done.code == 0, done.out + done.err
+    assert "certified: 0 violations in" in done.out
+    assert "up to 2 faults" in done.out
+
+
+def test_bad_input_is_one_sentence(recorded: Path) -> None:
+    """What cannot be explored is said with the way out: exit code 2, no traceback."""
+    for arguments in (
+        ("explore", "nothing"),
+        ("explore", "was", "--policy", "sage"),
+        ("explore", "was", "--faults", "9"),
+    ):
+        done = fencepost(*arguments)
+        assert done.code == 2
+        assert "Traceback" not in done.err
+    (recorded / "taken").write_text("")
+    assert fencepost("explore", "was", "--into", "taken").code == 2

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict
 from secrets import token_hex
 from typing import Any
@@ -41,12 +41,16 @@ _Connection = psycopg.Connection[tuple[Any, ...]]
 
 
 @contextmanager
-def _refusals(what: str) -> Iterator[None]:
+def _refusals(what: str, end: str = ".") -> Iterator[None]:
     """Whatever the database will not take, as a BackendError; also texts that it has no form for."""
     try:
         yield
     except (psycopg.Error, UnicodeEncodeError) as error:
-        raise BackendError(f"{what}: {_said(error)}.") from error
+        raise BackendError(f"{what}: {_said(error)}{end}") from error
+
+
+def _unusable() -> AbstractContextManager[None]:
+    return _refusals("The PostgreSQL database cannot be used", "; does it run, and is the connection string right?")
 
 
 def _said(error: Exception) -> str:
@@ -114,7 +118,7 @@ def own_schema(address: str) -> Iterator[str]:
 
 
 def _create(address: str, schema: str) -> None:
-    with _refusals("The PostgreSQL database cannot be used"), _connect(address, schema) as connection:
+    with _unusable(), _connect(address, schema) as connection:
         try:
             with connection.transaction():
                 connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
@@ -146,7 +150,7 @@ class PostgresBackend:
         self._sql = statements("postgres")
         self._address, self._schema = address, schema
         self._closed = False
-        with _refusals("The PostgreSQL database cannot be used"):
+        with _unusable():
             self._connection = _connect(address, schema)
 
     def apply(self, operation: Operation, clock: Clock) -> Result:

@@ -34,7 +34,7 @@ def work(database: Database, say: int) -> None:
     backend = database.open()
     os.write(say, b"ready\n")
     while isinstance(leased := backend.apply(Lease("q", str(os.getpid()), 10**12), time.time_ns), Leased):
-        os.write(say, f"leased {leased.job.id} {leased.token} {leased.position}\n".encode())
+        os.write(say, f"leased {leased.job.id} {leased.token} {leased.position} {leased.at}\n".encode())
         if leased.token % 3 == 0 and leased.attempt < 3:
             backend.apply(Retry(leased.job.id, leased.token, 0, 9, True), time.time_ns)
             os.write(say, f"retried {leased.job.id} {leased.token}\n".encode())
@@ -44,7 +44,7 @@ def work(database: Database, say: int) -> None:
         assert isinstance(batch, Batch)
         assert batch.settled is not None
         assert batch.settled.accepted
-        os.write(say, f"done {leased.job.id} {leased.token}\n".encode())
+        os.write(say, f"done {leased.job.id} {leased.token} {batch.settled.position} {batch.settled.at}\n".encode())
     os.write(say, b"empty\n")
     backend.close()
 

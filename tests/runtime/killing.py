@@ -85,13 +85,13 @@ def differences(connection: Any, lines: list[str]) -> list[str]:
     wrong = []
     for line in lines:
         match line.split():
-            case ["leased", job, token, position]:
+            case ["leased", job, token, position, _]:
                 if rows[job][1] < int(token) or positions < int(position):
                     wrong.append(f"forgotten: {line}")
             case ["retried", job, token]:
                 if rows[job][:2] == ("leased", int(token)):
                     wrong.append(f"forgotten: {line}")
-            case ["done", job, _]:
+            case ["done", job, *_]:
                 if rows[job][0] != "done":
                     wrong.append(f"forgotten: {line}")
     for job, (state, _, _) in rows.items():

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -47,15 +48,17 @@ def pid(backend: PostgresBackend) -> int:
 
 def test_processes_side_by_side_are_granted_each_lease_once(database: Database, stranger: psycopg.Connection) -> None:
     """Processes that lease, give back and settle side by side are granted each lease once, finish every job once
-    between them, and leave positions without a hole."""
+    between them, leave positions without a hole, and no position contradicts its time."""
     with closing(database.open()) as backend:
         desk = Desk(backend)
         desk.enqueue(*(f"job-{number}" for number in range(150)))
         told = [line.split() for line in contend(database, processes=4)]
-        leases = [(int(words[2]), int(words[3])) for words in told if words[0] == "leased"]
+        leases = sorted(tuple(map(int, words[2:])) for words in told if words[0] == "leased")
         done = [words[1] for words in told if words[0] == "done"]
-        assert sorted(token for token, _ in leases) == list(range(1, len(leases) + 1))
-        assert sorted(leases) == sorted(leases, key=lambda lease: lease[1]), "tokens and positions rise together"
+        assert [token for token, _, _ in leases] == list(range(1, len(leases) + 1))
+        assert leases == sorted(leases, key=lambda lease: lease[1]), "tokens and positions rise together"
+        moments = sorted((int(words[3]), int(words[4])) for words in told if len(words) == 5)
+        assert [at for _, at in moments] == sorted(at for _, at in moments), "so do positions and times"
         assert sorted(done) == sorted(f"job-{number}" for number in range(150))
         # 150 enqueues; each lease; two writes and a settle of each job done; the rest of the leases were given back.
         assert desk.position() == 150 + len(leases) + 3 * 150 + (len(leases) - 150) + 1
@@ -109,12 +112,12 @@ def test_the_clock_is_read_in_turn(backend: PostgresBackend, stranger: psycopg.C
 
     def clock() -> int:
         with pytest.raises(LockNotAvailable):
-            stranger.execute("LOCK TABLE turn IN EXCLUSIVE MODE NOWAIT")
+            stranger.execute("LOCK TABLE turn IN SHARE MODE NOWAIT")
         stranger.rollback()
         return 1
 
     backend.apply(Enqueue(a_job()), clock)
-    stranger.execute("LOCK TABLE turn IN EXCLUSIVE MODE NOWAIT")
+    stranger.execute("LOCK TABLE turn IN SHARE MODE NOWAIT")
 
 
 def test_a_lease_passes_over_a_job_that_a_stranger_has_locked(
@@ -170,15 +173,16 @@ def test_whoever_is_stopped_loses_the_turn(
         assert Desk(backend).position() == 1
 
 
+@pytest.mark.parametrize(("limit", "cause"), [("LOCK_TIMEOUT_S", "lock"), ("STATEMENT_TIMEOUT_S", "statement")])
 def test_a_wait_for_the_turn_ends(
-    database: Database, stranger: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+    database: Database, stranger: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, limit: str, cause: str
 ) -> None:
     """Whoever does not get its turn in time is refused the step, and can go on when the turn is free."""
-    monkeypatch.setattr(module, "LOCK_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(module, limit, 0.1)
     stranger.execute("LOCK TABLE turn IN EXCLUSIVE MODE")
     with closing(PostgresBackend(database.address, database.schema)) as backend:
         desk = Desk(backend)
-        with pytest.raises(BackendError, match="refused a step: canceling statement due to lock timeout"):
+        with pytest.raises(BackendError, match=f"refused a step: canceling statement due to {cause} timeout"):
             desk.enqueue("a")
         stranger.rollback()
         desk.enqueue("a")
@@ -236,13 +240,26 @@ def test_a_closed_backend_refuses(database: Database) -> None:
         backend.held("q")
 
 
-def test_the_server_s_own_settings_do_not_matter(database: Database, stranger: psycopg.Connection) -> None:
-    """Neither a stricter isolation level nor another search path that the user asked for changes anything."""
-    options = "?options=-c%20default_transaction_isolation%3Dserializable%20-c%20search_path%3Dpublic&"
-    with closing(PostgresBackend(database.address.replace("?", options), database.schema)) as backend:
+@pytest.mark.parametrize("way", ["address", "environment"])
+def test_the_user_s_own_settings_do_not_matter(
+    database: Database, stranger: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """What the user asked for stays, but neither a stricter isolation level nor another search path or encoding changes
+    what the queue does; waits are bounded where the user says nothing."""
+    options = "-c default_transaction_isolation=serializable -c search_path=public"
+    address = database.address
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    if way == "address":
+        address = address.replace("?", f"?options={quote(options)}&")
+    else:
+        monkeypatch.setenv("PGOPTIONS", options)
+    with closing(PostgresBackend(address, database.schema)) as backend:
         assert backend._connection.execute("SHOW default_transaction_isolation").fetchone() == ("serializable",)
-        Desk(backend).enqueue("a")
+        assert backend._connection.info.get_parameters()["connect_timeout"] == "10"
+        desk = Desk(backend)
+        desk.enqueue("a", "日本語")
+        assert list(desk.held()) == ["a", "日本語"]
         level = "SELECT current_setting('transaction_isolation')"
         backend.count = lambda _: backend._connection.execute(level).fetchone()[0]
         assert backend.apply(Settle("a", 0, "ack", False), ManualClock()).position == "read committed"
-    assert stranger.execute("SELECT id, state FROM jobs").fetchall() == [("a", "done")]
+    assert stranger.execute("SELECT id FROM jobs WHERE state = 'done'").fetchall() == [("a",)]

@@ -125,7 +125,7 @@ def _create(address: str, schema: str) -> None:
                 connection.execute(statements("postgres")["schema"])
         except InsufficientPrivilege as error:
             database, role = (
-                sql.Identifier(name).as_string(None) for name in (connection.info.dbname, connection.info.user)
+                sql.Identifier(name).as_string(connection) for name in (connection.info.dbname, connection.info.user)
             )
             raise BackendError(
                 f"The role {role} may not make a schema in the PostgreSQL database {database}, and each run needs one "

@@ -6,13 +6,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from urllib.parse import quote
 
 import psycopg
 import pytest
 from psycopg.errors import LockNotAvailable
 from runtime.contender import contend
-from runtime.real_run import until
+from runtime.real_run import running, until
 from runtime.support import Desk, ManualClock, a_job, kill
 
 from fencepost_runtime import postgres as module
@@ -20,6 +21,7 @@ from fencepost_runtime.backends import Database
 from fencepost_runtime.errors import BackendError
 from fencepost_runtime.operations import Effect, Enqueue, Settle, Write
 from fencepost_runtime.postgres import PostgresBackend, own_schema
+from fencepost_runtime.scenario import Scenario
 
 
 @pytest.fixture
@@ -78,6 +80,26 @@ def test_nothing_told_is_lost_and_nothing_is_applied_by_half(database: Database)
 def test_nothing_is_lost_in_a_minute_of_killing(database: Database, seed: int) -> None:
     """The same for a minute and other seeds."""
     kill(database, 1_000_000, seconds=60, seed=seed)
+
+
+def test_a_run_of_processes_does_all_work(database: Database, stranger: psycopg.Connection, tmp_path: Path) -> None:
+    """Eight jobs on three workers, one of whom is killed between two writes: all is done, every position is told of by
+    whoever took it, none contradicts its time, and no connection outlives its process."""
+    queue = {"name": "q", "workload": "payments", "jobs": 8, "workers": 3, "policy": {"lease_ms": 700}}
+    fault = {"kind": "kill", "job": "pay-3", "step": "write", "index": 1, "when": "before"}
+    whole = Scenario.from_dict({"id": "real", "queues": [queue], "faults": [fault], "at_most_ms": 25_000})
+    with running(tmp_path, whole, database=database) as run:
+        assert run.ended() == (0, "")
+        assert run.held() == {}
+        assert run.balances() == {"customer": -900, "merchant": 800, "receipts": 8}
+        told = [span.attributes for span in run.spans() if "job.transaction.position" in span.attributes]
+    keys = ("job.transaction.position", "job.transaction.time_unix_nano")
+    moments = sorted(tuple(attributes[key] for key in keys) for attributes in told)
+    assert [position for position, _ in moments] == list(range(1, len(moments) + 1))
+    assert [at for _, at in moments] == sorted(at for _, at in moments)
+    stranger.autocommit = True
+    others = "SELECT 1 WHERE NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'fencepost')"
+    until(lambda: stranger.execute(others).fetchone(), "the end of all connections")
 
 
 # A worker that is killed inside its transaction: all that it wrote is written, and the commit is still to come.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import hypothesis
 import pytest
+from postgres_server import postgres_server
 
 # `make test` draws the same examples on every machine, so that a red run is red for everybody; a campaign
 # looks further each time and prints the example that failed.
@@ -24,3 +26,10 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("OTEL_", "FENCEPOST_")):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The connection string of a real PostgreSQL, started for whoever asks for it first."""
+    with postgres_server() as address:
+        yield address

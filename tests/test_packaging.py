@@ -21,12 +21,13 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("runtime/fencepost_runtime", "recorder/fencepost_recorder", "analyzer/fencepost_analyzer")
 
-# Imports every module but the ones that are programs, so that an undeclared import anywhere is found.
+# Imports every module but the ones that are programs, and the one that needs an extra, so that an undeclared import
+# anywhere is found.
 IMPORT_ALL = """
 import importlib, pkgutil
 for package in ("fencepost_runtime", "fencepost_recorder", "fencepost_analyzer"):
     for module in pkgutil.walk_packages(importlib.import_module(package).__path__, package + "."):
-        if not module.name.endswith("__main__"):
+        if not module.name.endswith("__main__") and module.name != "fencepost_runtime.postgres":
             importlib.import_module(module.name)
 """
 RUN_CLI = "import sys; sys.argv[0] = 'fencepost'; from fencepost_analyzer.cli import main; sys.exit(main())"
@@ -149,13 +150,23 @@ def bare(built: Built, tmp_path_factory: pytest.TempPathFactory) -> dict[str, st
 
 
 def test_every_module_imports_with_declared_dependencies_only(bare: dict[str, str], tmp_path: Path) -> None:
-    """No module needs a package that the bare install does not declare."""
+    """No module needs a package that the bare install does not declare, but the one of an extra."""
     run(sys.executable, "-S", "-s", "-c", IMPORT_ALL, cwd=tmp_path, env=bare)
 
 
 def test_help_works_bare(bare: dict[str, str], tmp_path: Path) -> None:
     """`fencepost --help` works with the declared dependencies alone."""
     assert "fencepost" in run(sys.executable, "-S", "-s", "-c", RUN_CLI, "--help", cwd=tmp_path, env=bare)
+
+
+def test_the_bare_install_names_the_extra_for_postgresql(bare: dict[str, str], tmp_path: Path) -> None:
+    """Without psycopg `--backend postgres` is refused in one sentence that says how to get it."""
+    asked = ("run", "FM-003", "--backend", "postgres", "--database", "postgresql://")
+    command = (sys.executable, "-S", "-s", "-c", RUN_CLI, *asked)
+    done = subprocess.run(command, cwd=tmp_path, env=bare, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "pip install 'fencepost[postgres]'" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.campaign

@@ -20,12 +20,13 @@ PACKAGES = {
 # What each package may import beside the standard library and itself. The arrows of the house are the first
 # entries: the analyzer knows the other two, and those two do not know each other.
 ALLOWED = {
-    # Only what opentelemetry-api holds: the runtime is recorded like any foreign system.
+    # Only what opentelemetry-api holds: the runtime is recorded like any foreign system. And one extra.
     "fencepost_runtime": (
         "opentelemetry.context",
         "opentelemetry.propagate",
         "opentelemetry.trace",
         "opentelemetry.util.types",
+        "psycopg",
     ),
     "fencepost_recorder": (
         "google.protobuf",

@@ -15,6 +15,7 @@ from fencepost_analyzer.errors import AnalyzerError
 from fencepost_analyzer.version import __version__
 from fencepost_recorder import Recording, begin, seal
 from fencepost_recorder.scratch import scratch
+from fencepost_runtime.backends import own_database
 from fencepost_runtime.processes import Spec
 from fencepost_runtime.scenario import Scenario
 from fencepost_runtime.supervisor import INTERRUPTED, OVERDUE
@@ -28,13 +29,22 @@ class RunFailed(AnalyzerError):
     """The run did not come to its end."""
 
 
-def run_processes(scenario: Scenario, recordings: Path, *, recording_id: str | None = None, seed: int = 0) -> Recording:
-    """Run a scenario on real processes over SQLite; answers the sealed recording.
+def run_processes(
+    scenario: Scenario,
+    recordings: Path,
+    *,
+    recording_id: str | None = None,
+    seed: int = 0,
+    postgres: str | None = None,
+) -> Recording:
+    """Run a scenario on real processes over SQLite, or over PostgreSQL, in a schema of its own, if `postgres` is a
+    connection string; answers the sealed recording.
 
-    Raises RunFailed if the supervisor failed or the scenario's at_most_ms ran out, RecorderError if the recording
-    cannot be kept, KeyboardInterrupt after Ctrl-C. Whatever was recorded until then is sealed first.
+    Raises BackendError, before anything is recorded, if that database cannot be used, RunFailed if the supervisor
+    failed or the scenario's at_most_ms ran out, RecorderError if the recording cannot be kept, KeyboardInterrupt after
+    Ctrl-C. Whatever was recorded until then is sealed first.
     """
-    return _run(scenario, recordings, recording_id, seed, simulated=False)
+    return _run(scenario, recordings, recording_id, seed, postgres)
 
 
 def run_simulated(scenario: Scenario, recordings: Path, *, recording_id: str | None = None, seed: int = 0) -> Recording:
@@ -48,11 +58,21 @@ def new_id(scenario: Scenario) -> str:
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{word}-{token_hex(2)}"
 
 
-def _run(scenario: Scenario, recordings: Path, recording_id: str | None, seed: int, *, simulated: bool) -> Recording:
-    directory = begin(recordings, recording_id or new_id(scenario))
-    with scratch(scratch_parent(), f"fencepost-run-{os.getuid()}-") as (folder, lock):
+def _run(
+    scenario: Scenario,
+    recordings: Path,
+    recording_id: str | None,
+    seed: int,
+    postgres: str | None = None,
+    simulated: bool = False,
+) -> Recording:
+    with (
+        scratch(scratch_parent(), f"fencepost-run-{os.getuid()}-") as (folder, lock),
+        own_database(folder, postgres) as database,
+    ):
+        directory = begin(recordings, recording_id or new_id(scenario))
         spec = folder / "spec.json"
-        Spec(scenario, folder / "queue.sqlite", seed, TELEMETRY, simulated).write(spec)
+        Spec(scenario, database, seed, TELEMETRY, simulated).write(spec)
         environment = {**os.environ, "FENCEPOST_WAL": str(directory / "wal")}
         # -P: nothing is imported from the directory that the user happens to stand in.
         command = [sys.executable, "-P", "-m", "fencepost_runtime", str(spec)]

@@ -21,13 +21,13 @@ from typing import Any, NoReturn
 
 from opentelemetry import trace
 
+from .backends import Database
 from .drive import SILENT, Faults, matches, perform, work_ns
 from .errors import BackendError, ConnectionLost, ScenarioError
 from .facts import Narrator
 from .operations import Backend
 from .scenario import Scenario
 from .spans import SpanSink
-from .sqlite import SqliteBackend
 from .steps import Step
 
 _PR_SET_PDEATHSIG = 1
@@ -37,12 +37,11 @@ _PR_SET_PDEATHSIG = 1
 class Spec:
     """What one run needs. `telemetry` is `module:function`, called in each process with its actor's name.
 
-    `database` is the SQLite file. The runtime itself knows only the OpenTelemetry API: whoever starts it says by
-    `telemetry` where the spans go.
+    The runtime itself knows only the OpenTelemetry API: whoever starts it says by `telemetry` where the spans go.
     """
 
     scenario: Scenario
-    database: Path
+    database: Database
     seed: int
     telemetry: str
     simulated: bool = False
@@ -53,19 +52,22 @@ class Spec:
         try:
             data = json.loads(path.read_text("utf-8"))
             scenario = Scenario.from_dict(data.pop("scenario"))
-            return cls(scenario, Path(data.pop("database")), **data)
+            return cls(scenario, Database(**data.pop("database")), **data)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ScenarioError(f"{path} is not a run's specification: {error}.") from error
 
     def write(self, path: Path) -> None:
+        """Into a new file, which nobody else may read: a database's address may hold a password."""
         data = {
             "scenario": self.scenario.to_dict(),
-            "database": str(self.database),
+            "database": self.database.to_dict(),
             "seed": self.seed,
             "telemetry": self.telemetry,
             "simulated": self.simulated,
         }
-        path.write_text(json.dumps(data), "utf-8")
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(data, file)
 
 
 def hook(telemetry: str) -> Callable[[str], object]:
@@ -104,8 +106,8 @@ class Child:
         self._awaited = [fault.until for fault in spec.scenario.faults if fault.until is not None]
         self._report = report
         self._stop = stop
-        self._backend: Backend = SqliteBackend(spec.database)
-        self._narrator = Narrator(name, SpanSink())
+        self._backend: Backend = spec.database.open()
+        self._narrator = Narrator(name, SpanSink(spec.database.system))
 
     def run(self, script: Coroutine[Step, Any, None]) -> None:
         answer: Any = None

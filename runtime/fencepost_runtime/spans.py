@@ -38,15 +38,20 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 class SpanSink:
     """Keeps each fact as one span; a child of its attempt's run span, which is linked to the enqueue."""
 
-    def __init__(self) -> None:
+    def __init__(self, database: str | None = None) -> None:
+        """`database`: the system that keeps what is written, if it is one."""
         self._tracer = trace.get_tracer(SCOPE)
+        self._database = database
 
     def open(self, fact: Fact, parent: Span | None) -> Span:
         _, kind, _ = _SPANS[fact.event]
         context = trace.set_span_in_context(parent) if parent is not None else None
         links = _links(fact.carrier) if fact.event in ("lease", "run") else []
+        about = _about(fact)
+        if self._database is not None and fact.event == "write":
+            about["db.system.name"] = self._database
         return self._tracer.start_span(
-            _name(fact), context, kind, _about(fact), links, start_time=fact.at, record_exception=False
+            _name(fact), context, kind, about, links, start_time=fact.at, record_exception=False
         )
 
     def carrier(self, handle: Span) -> str:
@@ -62,13 +67,16 @@ class SpanSink:
         handle.end(end_time=max(now, fact.at))
 
 
-def announce(scenario_id: str, seed: int, scenario: str, now: int) -> None:
-    """The run's own span: which scenario (JSON text) under which policies and seed the other spans come from.
+def announce(scenario_id: str, seed: int, scenario: str, now: int, database: str | None = None) -> None:
+    """The run's own span: which scenario (JSON text) under which policies and seed the other spans come from, and by
+    which database system, if it was one that kept the queue.
 
     A text too long for one attribute goes on in `job.scenario.2` and so forth; one too long for a span is left out.
     """
     parts = [scenario[start : start + PART_CHARACTERS] for start in range(0, len(scenario), PART_CHARACTERS)]
     attributes: dict[str, str | int] = {"job.scenario.id": scenario_id, "job.scenario.seed": seed}
+    if database is not None:
+        attributes["db.system.name"] = database
     if len(parts) <= MAX_PARTS:
         keys = ["job.scenario", *(f"job.scenario.{number}" for number in range(2, len(parts) + 1))]
         attributes |= dict(zip(keys, parts, strict=True))

@@ -18,7 +18,6 @@ from .facts import Narrator
 from .processes import Spec, flush, fork_child, hook
 from .simulate import SUPERVISOR, cast
 from .spans import SpanSink, announce
-from .sqlite import SqliteBackend
 
 # How long one wait may last before the supervisor looks at its children and deadlines again.
 TICK_S = 0.05
@@ -50,7 +49,8 @@ class Supervisor:
 
     def run(self) -> int:
         """Answers the exit code: 0, INTERRUPTED or OVERDUE. An actor that failed by itself is a crash told."""
-        SqliteBackend(self._spec.database).close()  # The schema is there before anybody races to use it.
+        database = self._spec.database
+        database.open().close()  # The tables are there before anybody races to use them.
         self._reports, report = os.pipe()
         stop, self._stop = os.pipe()
         configure = hook(self._spec.telemetry)
@@ -59,10 +59,10 @@ class Supervisor:
         os.close(report)
         os.close(stop)
         configure(SUPERVISOR)
-        self._narrator = Narrator(SUPERVISOR, SpanSink())
-        self._backend = SqliteBackend(self._spec.database)
+        self._narrator = Narrator(SUPERVISOR, SpanSink(database.system))
+        self._backend = database.open()
         scenario = self._spec.scenario
-        announce(scenario.id, self._spec.seed, scenario.to_json(), time.time_ns())
+        announce(scenario.id, self._spec.seed, scenario.to_json(), time.time_ns(), database.system)
         self._supervise()
         self._take_stock()
         flush()

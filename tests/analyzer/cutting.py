@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fencepost_analyzer.run import TELEMETRY
 from fencepost_recorder import Recording, begin, recover
+from fencepost_runtime.backends import Database
 from fencepost_runtime.processes import Spec
 from fencepost_runtime.scenario import Scenario
 
@@ -34,7 +35,8 @@ def killed(
     """Run a scenario on real processes; once `when(directory)`, kill the supervisor, with whom its actors die, and seal
     what is there. `limit`: bytes that no log can grow beyond, as on a full disk."""
     directory = begin(recordings, name)
-    Spec(scenario, directory.parent / f"{name}.sqlite", 0, TELEMETRY).write(directory.parent / f"{name}.json")
+    database = Database("sqlite", str(directory.parent / f"{name}.sqlite"))
+    Spec(scenario, database, 0, TELEMETRY).write(directory.parent / f"{name}.json")
     limited = ["bash", "-c", f'ulimit -f {limit}; exec "$@"', "bash"] if limit is not None else []
     command = [*limited, sys.executable, "-P", "-m", "fencepost_runtime", str(directory.parent / f"{name}.json")]
     environment = {**os.environ, "FENCEPOST_WAL": str(directory / "wal"), "PYTHONDONTWRITEBYTECODE": "1"}

@@ -1,9 +1,10 @@
-"""A fault means the same to real processes and to the simulator: what becomes of the struck job is the same."""
+"""A fault means the same to real processes, over each database, and to the simulator: so the struck job fares."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -63,11 +64,15 @@ def _meaning(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[Any, ...
     return told
 
 
-@pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Recording]]]:
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def recorded(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[Recording]]]:
+    postgres = request.getfixturevalue("postgres") if request.param == "postgresql" else None
     recordings = tmp_path_factory.mktemp("recordings")
+    run = partial(run_processes, recordings=recordings, postgres=postgres)
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield {name: pool.submit(run_processes, _scenario(name), recordings) for name in CASES}
+        yield {name: pool.submit(run, _scenario(name)) for name in CASES}
 
 
 @pytest.mark.parametrize("name", CASES)

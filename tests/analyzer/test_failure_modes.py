@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import pytest
 from analyzer.lab import forked, verified
@@ -57,12 +58,16 @@ def test_in_the_simulator_exactly_the_named_invariants_break(name: str, seed: in
     _assert_verdicts(judge(events_table(sink.rows())), violates)
 
 
-@pytest.fixture(scope="module")
-def on_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Recording]]]:
-    """A recording of every case on real processes."""
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def on_processes(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[Recording]]]:
+    """A recording of every case on real processes, over each database."""
+    postgres = request.getfixturevalue("postgres") if request.param == "postgresql" else None
     recordings = tmp_path_factory.mktemp("recordings")
+    run = partial(run_processes, recordings=recordings, postgres=postgres)
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield {name: pool.submit(run_processes, scenario, recordings) for name, (scenario, _) in CASES.items()}
+        yield {name: pool.submit(run, scenario) for name, (scenario, _) in CASES.items()}
 
 
 @pytest.mark.parametrize("name", CASES)

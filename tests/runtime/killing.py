@@ -1,7 +1,8 @@
-"""Kill processes at random moments of their work on a SQLite queue, and compare what they were told with what is there.
+"""Kill processes at random moments of their work on a queue, and compare what they were told with what is there.
 
-`killing.py DATABASE ROUNDS SECONDS SEED` prints one JSON object: rounds, kills, answers, and every contradiction found;
-it ends after so many rounds or seconds. It has no threads, so that it can fork: a round costs milliseconds.
+`killing.py DATABASE ROUNDS SECONDS SEED`, the database as JSON, prints one JSON object: rounds, kills, answers, and
+every contradiction found; it ends after so many rounds or seconds. It has no threads, so that it can fork: a round
+costs milliseconds.
 """
 
 from __future__ import annotations
@@ -13,18 +14,20 @@ import signal
 import sqlite3
 import sys
 import time
-from pathlib import Path
+from contextlib import closing
+from typing import Any
 
+import psycopg
 from contender import work
 
+from fencepost_runtime.backends import Database
 from fencepost_runtime.operations import Effect, Enqueue, Job
-from fencepost_runtime.sqlite import SqliteBackend
 
 JOBS_A_ROUND = 40
 
 
-def supply(database: Path, number: int) -> None:
-    backend = SqliteBackend(database)
+def supply(database: Database, number: int) -> None:
+    backend = database.open()
     for count in range(JOBS_A_ROUND):
         name = f"{number}-{count}"
         effects = (Effect(f"{name}/debit", "customer", -1), Effect(f"{name}/credit", "merchant", 1))
@@ -32,7 +35,7 @@ def supply(database: Path, number: int) -> None:
     backend.close()
 
 
-def killed_at_random(database: Path, draw: random.Random) -> tuple[list[str], bool]:
+def killed_at_random(database: Database, draw: random.Random) -> tuple[list[str], bool]:
     """Let one process work and kill it; answers the lines that it said, and whether it was still at work."""
     hear, say = os.pipe()
     pid = os.fork()
@@ -51,27 +54,44 @@ def killed_at_random(database: Path, draw: random.Random) -> tuple[list[str], bo
     return heard.decode().splitlines(), os.WIFSIGNALED(status)
 
 
-def contradictions(database: Path, lines: list[str]) -> list[str]:
+def looking(database: Database) -> Any:
+    """A connection that sees one moment of the database, whatever the dead left its server to do."""
+    if database.system == "sqlite":
+        return sqlite3.connect(database.address)
+    connection = psycopg.connect(database.address, options=f"-c search_path={database.schema}")
+    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    return connection
+
+
+def contradictions(database: Database, lines: list[str]) -> list[str]:
     """What a killed process was told but is not there, and what is there by half."""
-    connection = sqlite3.connect(database)
+    with closing(looking(database)) as connection:
+        wrong = [] if database.system != "sqlite" else damages(connection)
+        return wrong + differences(connection, lines)
+
+
+def damages(connection: Any) -> list[str]:
+    (damage,) = connection.execute("PRAGMA integrity_check").fetchone()
+    return [] if damage == "ok" else [damage]
+
+
+def differences(connection: Any, lines: list[str]) -> list[str]:
     rows = {row[0]: row[1:] for row in connection.execute("SELECT id, state, token, attempts FROM jobs")}
     written = dict(connection.execute("SELECT job_id, count(*) FROM effects GROUP BY job_id"))
     (positions,) = connection.execute("SELECT value FROM counters WHERE name = 'position'").fetchone()
     (tokens,) = connection.execute("SELECT coalesce(max(value), 0) FROM counters WHERE name = 'token/q'").fetchone()
     (newest,) = connection.execute("SELECT max(token) FROM jobs").fetchone()
     (attempts,) = connection.execute("SELECT sum(attempts) FROM jobs").fetchone()
-    (damage,) = connection.execute("PRAGMA integrity_check").fetchone()
-    connection.close()
-    wrong = [] if damage == "ok" else [damage]
+    wrong = []
     for line in lines:
         match line.split():
-            case ["leased", job, token, position]:
+            case ["leased", job, token, position, _]:
                 if rows[job][1] < int(token) or positions < int(position):
                     wrong.append(f"forgotten: {line}")
             case ["retried", job, token]:
                 if rows[job][:2] == ("leased", int(token)):
                     wrong.append(f"forgotten: {line}")
-            case ["done", job, _]:
+            case ["done", job, *_]:
                 if rows[job][0] != "done":
                     wrong.append(f"forgotten: {line}")
     for job, (state, _, _) in rows.items():
@@ -82,7 +102,7 @@ def contradictions(database: Path, lines: list[str]) -> list[str]:
     return wrong
 
 
-def main(database: Path, most: int, seconds: float, seed: int) -> None:
+def main(database: Database, most: int, seconds: float, seed: int) -> None:
     draw = random.Random(seed)
     deadline = time.monotonic() + seconds
     rounds = kills = answers = 0
@@ -96,4 +116,4 @@ def main(database: Path, most: int, seconds: float, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]))
+    main(Database(**json.loads(sys.argv[1])), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]))

@@ -200,7 +200,7 @@ def survives(module: str, broken: ast.Module | None, tests: list[str]) -> bool:
             sys.meta_path.insert(0, _Instead(f"fencepost_runtime.{module}", compile(broken, module, "exec")))
         import pytest
 
-        backend = "sqlite" if module == "statements" else "not sqlite"
+        backend = "sqlite" if module == "statements" else "not sqlite and not postgres"
         os._exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--assert=plain", "-k", backend, *tests]))
     _, status = os.waitpid(pid, 0)
     return status == 0
@@ -208,7 +208,7 @@ def survives(module: str, broken: ast.Module | None, tests: list[str]) -> bool:
 
 def main(step: int, modules: list[str]) -> None:
     # What takes long to import, once, before the forks.
-    for name in ("hypothesis", "pytest", "sqlite3", "opentelemetry.trace"):
+    for name in ("hypothesis", "psycopg", "pytest", "sqlite3", "opentelemetry.trace"):
         importlib.import_module(name)
     os.chdir(ROOT)
     tests = sorted(str(path) for pattern in TESTS for path in Path(__file__).parent.glob(pattern))

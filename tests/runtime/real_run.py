@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fencepost_runtime.backends import Database
 from fencepost_runtime.operations import Held, Inventory
 from fencepost_runtime.processes import Spec
 from fencepost_runtime.scenario import Scenario
-from fencepost_runtime.sqlite import SqliteBackend
 
 HERE = Path(__file__).parent
 # Longer than anything takes on a busy machine; no test waits so long unless it fails.
@@ -107,7 +107,7 @@ class Run:
 
     def held(self) -> dict[str, str]:
         """What the queues hold, by the database itself."""
-        backend = SqliteBackend(self.spec.database)
+        backend = self.spec.database.open()
         held: dict[str, str] = {}
         for queue in self.spec.scenario.queues:
             inventory = backend.apply(Inventory(queue.name), time.time_ns)
@@ -117,7 +117,7 @@ class Run:
         return held
 
     def balances(self) -> dict[str, int]:
-        backend = SqliteBackend(self.spec.database)
+        backend = self.spec.database.open()
         balances = backend.balances()
         backend.close()
         return balances
@@ -125,10 +125,14 @@ class Run:
 
 @contextmanager
 def running(
-    directory: Path, scenario: Scenario, telemetry: str = "telemetry:to_files", simulated: bool = False
+    directory: Path,
+    scenario: Scenario,
+    telemetry: str = "telemetry:to_files",
+    simulated: bool = False,
+    database: Database | None = None,
 ) -> Iterator[Run]:
     """Start a run in a process group of its own; whatever is left of it afterwards is killed."""
-    spec = Spec(scenario, directory / "queue.sqlite", 0, telemetry, simulated)
+    spec = Spec(scenario, database or Database("sqlite", str(directory / "queue.sqlite")), 0, telemetry, simulated)
     spec.write(directory / "spec.json")
     path = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
     process = subprocess.Popen(

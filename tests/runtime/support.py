@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 from fencepost_runtime.actors import worker
+from fencepost_runtime.backends import Database
 from fencepost_runtime.operations import (
     Answer,
     Backend,
@@ -230,3 +235,14 @@ def one_sentence(error: Exception) -> str:
     assert said[-1] in ".?", said
     assert ". " not in said, said
     return said
+
+
+def kill(database: Database, rounds: int, seconds: float, seed: int) -> None:
+    """Kill processes at work on the database, so many rounds or seconds: nothing they were told may be missing."""
+    words = [sys.executable, Path(__file__).with_name("killing.py"), json.dumps(database.to_dict())]
+    command = [str(word) for word in (*words, rounds, seconds, seed)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    result = json.loads(done.stdout)
+    assert result["wrong"] == [], f"seed {seed}: {result}"
+    assert result["kills"] >= 5, result
+    assert result["answers"] > 50, result

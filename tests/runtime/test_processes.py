@@ -11,7 +11,9 @@ import pytest
 from runtime.real_run import running, state, until
 
 from fencepost_runtime.__main__ import main
+from fencepost_runtime.backends import Database
 from fencepost_runtime.policy import preset
+from fencepost_runtime.processes import Spec
 from fencepost_runtime.scenario import Scenario
 
 MS = 1_000_000
@@ -149,6 +151,7 @@ STUCK = (
     {"kind": "slow", "step": "work", "index": 0, "at_most_ms": 600_000},
     {"kind": "pause", "job": "pay-2", "step": "write", "index": 0, "at_most_ms": 600_000},
 )
+SMALLEST = '{"id": "x", "queues": [{"name": "q", "workload": "payments"}]}'
 PATIENT = preset("naive").replace(lease_ms=600_000).to_dict()
 
 
@@ -262,7 +265,7 @@ def test_a_simulated_run_tells_the_same_spans(tmp_path: Path) -> None:
         assert run.ended() == (0, "")
         assert {span.actor for span in run.spans()} == {"simulator"}
         assert [len(run.told(name)) for name in ("scenario", "crash", "inventory", "settle")] == [1, 1, 1, 1]
-        assert not run.spec.database.exists()
+        assert not Path(run.spec.database.address).exists()
 
 
 @pytest.mark.parametrize(
@@ -272,6 +275,11 @@ def test_a_simulated_run_tells_the_same_spans(tmp_path: Path) -> None:
         ("{", "is not a run's specification"),
         ("[]", "is not a run's specification"),
         ('{"scenario": {"id": "x"}}', "at least one [[queues]] table"),
+        (
+            f'{{"scenario": {SMALLEST}, "database": {{"system": "oracle", "address": ""}}}}',
+            "no database system 'oracle'",
+        ),
+        (f'{{"scenario": {SMALLEST}, "database": {{"file": "x"}}}}', "is not a run's specification"),
     ],
 )
 def test_a_bad_specification_is_one_sentence(
@@ -285,6 +293,18 @@ def test_a_bad_specification_is_one_sentence(
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1
+
+
+def test_a_specification_is_its_owner_s_alone(tmp_path: Path) -> None:
+    """Nobody else may read it, for a database's address may hold a password; it is never put into a file that somebody
+    else has made, and says all that was put into it."""
+    path = tmp_path / "spec.json"
+    spec = Spec(scenario(), Database("postgresql", "postgresql://u:secret@h/db", "s"), 7, "module:function")
+    spec.write(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert Spec.read(path) == spec
+    with pytest.raises(FileExistsError):
+        spec.write(path)
 
 
 def test_without_a_specification_the_usage_is_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -139,6 +139,16 @@ def test_a_lost_write_is_an_error(kept: Kept, kind: str, error: str) -> None:
     assert (write.status.status_code, write.status.description) == (StatusCode.ERROR, error)
 
 
+@pytest.mark.parametrize(("system", "said"), [("postgresql", ["postgresql"]), (None, [None])])
+def test_a_write_says_which_database_keeps_it(kept: Kept, system: str | None, said: list[str | None]) -> None:
+    """On real processes the write spans and the run's own name the database system; in the simulator there is none."""
+    simulate(scenario(), spans.SpanSink(system))
+    spans.announce("s", 0, "{}", EPOCH, system)
+    for span in kept.spans:
+        expected = said if span.name.split()[0] in ("write", "scenario") else [None]
+        assert attributes(span, "db.system.name") == expected, span.name
+
+
 def test_a_write_says_what_it_wrote(kept: Kept) -> None:
     """The write span has the effect's key and index, the token, and whether it was applied or why not."""
     fault = {"kind": "lost_request", "step": "settle"}

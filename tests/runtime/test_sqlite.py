@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sqlite3
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import pytest
-from runtime.support import Desk, ManualClock, a_job
+from runtime.contender import contend
+from runtime.support import Desk, ManualClock, a_job, kill
 
+from fencepost_runtime.backends import Database
 from fencepost_runtime.errors import BackendError
 from fencepost_runtime.operations import Effect, Enqueue, Write
 from fencepost_runtime.sqlite import SqliteBackend
-
-HERE = Path(__file__).parent
 
 
 def test_two_processes_never_lease_the_same_job_at_once(tmp_path: Path) -> None:
@@ -25,7 +21,7 @@ def test_two_processes_never_lease_the_same_job_at_once(tmp_path: Path) -> None:
     database = tmp_path / "queue.sqlite"
     desk = Desk(SqliteBackend(database))
     desk.enqueue(*(f"job-{number}" for number in range(150)))
-    told = [lines.split() for lines in _contend(database, processes=3)]
+    told = [lines.split() for lines in contend(Database("sqlite", str(database)), processes=3)]
     leases = sorted(int(words[2]) for words in told if words[0] == "leased")
     done = [words[1] for words in told if words[0] == "done"]
     assert leases == list(range(1, len(leases) + 1))
@@ -37,20 +33,7 @@ def test_two_processes_never_lease_the_same_job_at_once(tmp_path: Path) -> None:
 
 def test_processes_that_open_a_new_database_together_all_get_it(tmp_path: Path) -> None:
     """Whoever comes first makes the schema; the others wait for it instead of failing."""
-    assert _contend(tmp_path / "new.sqlite", processes=4) == []
-
-
-def _contend(database: Path, processes: int) -> list[str]:
-    """What so many contenders, started together, said about jobs."""
-    hear, say = os.pipe()
-    command = [sys.executable, str(HERE / "contender.py"), str(database), str(say)]
-    started = [subprocess.Popen(command, pass_fds=[say]) for _ in range(processes)]
-    os.close(say)
-    with os.fdopen(hear) as words:
-        lines = words.read().splitlines()
-    assert [process.wait() for process in started] == [0] * processes
-    assert lines.count("empty") == processes
-    return [line for line in lines if " " in line]
+    assert contend(Database("sqlite", str(tmp_path / "new.sqlite")), processes=4) == []
 
 
 def test_nothing_told_is_lost_and_nothing_is_applied_by_half() -> None:
@@ -69,12 +52,7 @@ def _kill(rounds: int, seconds: float, seed: int) -> None:
     # The death of a process is the same on every disk: in memory there are more of them in the time.
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as directory:
-        command = [sys.executable, HERE / "killing.py", Path(directory, "queue.sqlite"), rounds, seconds, seed]
-        done = subprocess.run([str(word) for word in command], check=True, capture_output=True, text=True)
-    result = json.loads(done.stdout)
-    assert result["wrong"] == [], f"seed {seed}: {result}"
-    assert result["kills"] >= 5, result
-    assert result["answers"] > 50, result
+        kill(Database("sqlite", str(Path(directory, "queue.sqlite"))), rounds, seconds, seed)
 
 
 def test_a_refused_step_leaves_nothing_behind(tmp_path: Path) -> None:

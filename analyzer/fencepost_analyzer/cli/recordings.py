@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import enum
+import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +21,12 @@ if TYPE_CHECKING:
     from fencepost_runtime.scenario import Scenario
 
 _STATES = {"sealed": "green", "unsealed": "yellow", "damaged": "bold red"}
+POSTGRES = "FENCEPOST_POSTGRES"
+
+
+class Backend(enum.StrEnum):
+    SQLITE = "sqlite"
+    POSTGRES = "postgres"
 
 
 def register(app: typer.Typer) -> None:
@@ -39,6 +49,18 @@ def run(
     simulate: Annotated[
         bool, typer.Option("--simulate", help="In the simulator, in virtual time, instead of on real processes.")
     ] = False,
+    backend: Annotated[
+        Backend, typer.Option("--backend", help="The database of the processes' queue.")
+    ] = Backend.SQLITE,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            "--database",
+            metavar="DSN",
+            help=f"PostgreSQL's connection string, without a password.  [default: ${POSTGRES}]",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[
         int | None,
         typer.Option(
@@ -62,19 +84,19 @@ def run(
       fencepost run FM-003 --set max_attempts=5  the same policy with one field changed
       fencepost run FM-003 --near-miss           almost the same, and harmless
       fencepost run mine.toml --simulate --seed 7
+      fencepost run FM-003 --backend postgres --database postgresql://me@localhost/test
 
-    Processes are really killed and stopped; the queue is a SQLite file that is thrown away afterwards. What happened
-    is kept as spans: judge it with `fencepost check`. The exit code says whether the run came to its end.
+    Processes are really killed and stopped; the queue is a SQLite file, or a schema in your PostgreSQL database, made
+    for the run and thrown away afterwards. What happened is kept as spans: judge it with `fencepost check`. The exit
+    code says whether the run came to its end.
     """
     from fencepost_analyzer.catalogue import failure_modes
-    from fencepost_analyzer.run import run_processes, run_simulated
 
     here = session(context, recordings, as_json)
     chosen, own_seed = _scenario(scenario, near_miss=near_miss)
     seed = own_seed if seed is None else seed
     chosen = _under(chosen, policy, changes(changed))
-    runner = run_simulated if simulate else run_processes
-    where = "in the simulator" if simulate else "on real processes"
+    runner, where = _runner(simulate, _postgres(backend, database, simulate))
     with here.out.working(f"running {chosen.id} {where} …"):
         try:
             made = runner(chosen, here.recordings, recording_id=recording_id, seed=seed)
@@ -89,6 +111,7 @@ def run(
     here.out.next_steps(f"check {made.id}", f"show {made.id}", f"replay {made.id} --policy {heals}")
     if here.out.as_json:
         facts = {"scenario": chosen.id, "simulated": simulate, "seed": seed, "policies": policies}
+        facts["backend"] = None if simulate else backend.value
         here.out.document({**_made(made), **facts})
     return 0
 
@@ -181,6 +204,40 @@ def seal(context: typer.Context, run: Run, recordings: Recordings = None, as_jso
     if here.out.as_json:
         here.out.document(_made(made))
     return 0
+
+
+def _runner(simulate: bool, postgres: str | None) -> tuple[Callable[..., Recording], str]:
+    """What runs the scenario, and in words where."""
+    from fencepost_analyzer.run import run_processes, run_simulated
+
+    if simulate:
+        return run_simulated, "in the simulator"
+    over = " over PostgreSQL" if postgres is not None else ""
+    return partial(run_processes, postgres=postgres), f"on real processes{over}"
+
+
+def _postgres(backend: Backend, database: str | None, simulate: bool) -> str | None:
+    """The connection string of the PostgreSQL database that is asked for. Raises UsageError and BackendError."""
+    if backend is not Backend.POSTGRES:
+        if database is not None:
+            raise UsageError("--database is a PostgreSQL database: add --backend postgres to run on it")
+        return None
+    if simulate:
+        raise UsageError("--simulate has no database: leave out --simulate, or --backend postgres")
+    found = database or os.environ.get(POSTGRES)
+    if not found:
+        raise UsageError(
+            "--backend postgres needs a database: name it by --database postgresql://user@host:5432/database, or in "
+            f"${POSTGRES}"
+        )
+    from fencepost_runtime.backends import has_password
+
+    if has_password(found) and database:
+        raise UsageError(
+            "--database has a password, which everybody on this machine could read in the list of processes: put the "
+            f"connection string into ${POSTGRES}, or the password into $PGPASSWORD or ~/.pgpass"
+        )
+    return found
 
 
 def _scenario(name: str, *, near_miss: bool) -> tuple[Scenario, int]:

@@ -24,7 +24,10 @@ KINDS = {1: "INTERNAL", 3: "CLIENT", 4: "PRODUCER", 5: "CONSUMER"}
 # Known to the mapping of the reference runtime, but nothing emits them.
 SILENT = ("fail", "commit", "rollback")
 # What only real processes have.
-REAL: dict[str, tuple[str, set[str]]] = {"process.pid": ("whole number", {"crash", "pause", "resume"})}
+REAL: dict[str, tuple[str, set[str]]] = {
+    "process.pid": ("whole number", {"crash", "pause", "resume"}),
+    "db.system.name": ("text", {"write", "scenario"}),
+}
 TYPES = {str: "text", bool: "true or false", int: "whole number", list: "list of texts"}
 _EVENT_OF = {
     "send": "enqueue",

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from runtime.conformance.conftest import BACKENDS
+from runtime.conformance.conftest import Opens
 from runtime.random_operations import JOBS, KEYS, QUEUES, random_operations
 from runtime.support import ManualClock
 
@@ -31,8 +31,6 @@ from fencepost_runtime.operations import (
     Write,
     WriteAll,
 )
-
-OTHERS = [name for name in BACKENDS if name != "memory"]
 
 _queue = st.sampled_from(QUEUES)
 _job = st.sampled_from(JOBS)
@@ -73,26 +71,18 @@ def in_step(model: Backend, other: Backend, sequence: list[tuple[Operation, int]
         assert other.apply(Inventory(queue), clock) == model.apply(Inventory(queue), clock)
 
 
-@pytest.mark.parametrize("name", OTHERS)
 @given(sequence=st.lists(st.tuples(OPERATIONS, st.sampled_from([0, 1, 5])), max_size=25))
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 def test_short_sequences_are_answered_alike(
-    name: str, tmp_path_factory: pytest.TempPathFactory, sequence: list[tuple[Operation, int]]
+    other: Opens, tmp_path_factory: pytest.TempPathFactory, sequence: list[tuple[Operation, int]]
 ) -> None:
     """For any short sequence of operations on a few jobs the answers, errors included, are the model's."""
-    other = BACKENDS[name](tmp_path_factory.mktemp("backend"))
-    try:
-        in_step(MemoryBackend(), other, sequence)
-    finally:
-        other.close()
+    with other(tmp_path_factory.mktemp("backend")) as backend:
+        in_step(MemoryBackend(), backend, sequence)
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("name", OTHERS)
-def test_long_sequences_are_answered_alike(name: str, seed: int, tmp_path: Path) -> None:
+def test_long_sequences_are_answered_alike(other: Opens, seed: int, tmp_path: Path) -> None:
     """Over five hundred random operations on a growing queue the answers stay the model's."""
-    other = BACKENDS[name](tmp_path)
-    try:
-        in_step(MemoryBackend(), other, list(random_operations(random.Random(seed), 500)))
-    finally:
-        other.close()
+    with other(tmp_path) as backend:
+        in_step(MemoryBackend(), backend, list(random_operations(random.Random(seed), 500)))

@@ -1,0 +1,155 @@
+"""`fencepost run --backend postgres`: a run like any other, refusals in one sentence, a password that nobody sees."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from analyzer.lab import fencepost, one_line, spawn
+from postgres_server import GUEST, PASSWORD, VISITOR, as_role
+from runtime.real_run import until
+
+from fencepost_analyzer import run
+from fencepost_recorder import open_recording
+
+SECRET = "s3cret"
+QUEUE = '[[queues]]\nname = "q"\nworkload = "background"\njobs = 1\nworkers = 1\n'
+SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'fencepost'"
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def leased(here: Path) -> bool:
+    """Whether a worker of the run has told of a lease."""
+    return any(b"receive q" in log.read_bytes() for log in here.rglob("wal/*"))
+
+
+def systems(recording: str) -> dict[str, str]:
+    """The database systems that the spans of a recording name, by the first word of their names."""
+    spans = open_recording(Path("recordings", recording)).spans()
+    named = zip(spans["name"].to_pylist(), map(json.loads, spans["span_attributes"].to_pylist()), strict=True)
+    return {name.split()[0]: said["db.system.name"] for name, said in named if "db.system.name" in said}
+
+
+def schemas(address: str) -> list[Any]:
+    with psycopg.connect(address) as connection:
+        return connection.execute("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'fencepost%'").fetchall()
+
+
+def test_a_run_on_postgresql_is_recorded_and_leaves_nothing_in_it(postgres: str) -> None:
+    """The run says where it ran, its recording is judged like any other, and the database is as it was."""
+    before = schemas(postgres)
+    done = fencepost("run", "FM-004", "--backend", "postgres", "--database", postgres, "--id", "mine")
+    assert (done.code, done.err) == (0, "")
+    assert "scenario FM-004 on real processes over PostgreSQL, queue reports under early-ack" in done.out
+    assert fencepost("check", "mine").code == 1
+    assert systems("mine") == {"scenario": "postgresql", "write": "postgresql"}
+    assert fencepost("replay", "mine", "--policy", "deduped").code == 0
+    assert schemas(postgres) == before
+
+
+def test_the_environment_names_the_database(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """$FENCEPOST_POSTGRES is the database where --database names none, and means nothing without --backend postgres."""
+    monkeypatch.setenv("FENCEPOST_POSTGRES", postgres)
+    made = fencepost("run", "FM-003", "--near-miss", "--backend", "postgres", "--json")
+    assert (made.code, made.json["backend"]) == (0, "postgres")
+    other = fencepost("run", "FM-003", "--near-miss", "--json")
+    assert (other.code, other.json["backend"]) == (0, "sqlite")
+    assert systems(other.json["recording"]) == {"scenario": "sqlite", "write": "sqlite"}
+    simulated = fencepost("run", "FM-003", "--near-miss", "--simulate", "--json")
+    assert (simulated.code, simulated.json["backend"]) == (0, None)
+    assert systems(simulated.json["recording"]) == {}
+
+
+def test_a_password_is_nowhere_to_be_seen(postgres: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a password in $FENCEPOST_POSTGRES the run works, and it is neither shown, nor recorded, nor an argument of
+    a process; the one file that it is in while the run lasts is its owner's alone, in a folder of its owner's."""
+    seen: list[tuple[list[str], str, int, int]] = []
+    start = subprocess.Popen
+
+    def watched(command: list[str], **options: Any) -> Any:
+        if command[0] != "git":
+            spec = Path(command[-1])
+            seen.append((command, spec.read_text(), spec.stat().st_mode & 0o777, spec.parent.stat().st_mode & 0o777))
+        return start(command, **options)
+
+    monkeypatch.setattr(run.subprocess, "Popen", watched)
+    monkeypatch.setenv("FENCEPOST_POSTGRES", as_role(postgres, GUEST, PASSWORD))
+    done = fencepost("run", "FM-003", "--backend", "postgres", "--id", "mine")
+    assert done.code == 0
+    ((command, spec, mode, folder),) = seen
+    assert (SECRET in spec, mode, folder) == (True, 0o600, 0o700)
+    assert SECRET not in " ".join(command) + done.out + done.err
+    assert SECRET not in str(open_recording(Path("recordings", "mine")).spans().to_pylist())
+    assert not [path for path in here.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+    assert not Path(command[-1]).exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "database", "said"),
+    [
+        (("--backend", "oracle"), None, "--backend"),
+        (("--backend", "postgres"), None, "--database postgresql://user@host:5432/database, or in $FENCEPOST_POSTGRES"),
+        (("--backend", "postgres", "--simulate"), "{owner}", "leave out --simulate, or --backend postgres"),
+        (("--database", "postgresql://"), None, "add --backend postgres"),
+        (
+            ("--backend", "postgres", "--database", "{guest}"),
+            None,
+            "$FENCEPOST_POSTGRES, or the password into $PGPASSW",
+        ),
+        (("--backend", "postgres", "--database", "nonsense"), None, "write it like postgresql://user@host:5432/datab"),
+        (("--backend", "postgres"), "{nowhere}", "No such file or directory"),
+        (("--backend", "postgres"), "{visitor}", 'GRANT CREATE ON DATABASE "postgres" TO "visitor"'),
+        (("--backend", "postgres"), "{wrong}", "password authentication failed"),
+    ],
+)
+def test_what_cannot_be_run_is_one_sentence_and_leaves_no_recording(
+    postgres: str, here: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], database: str | None, said: str
+) -> None:
+    """An unknown backend, no database or one too many, no server, no right, a password in the wrong place: exit code 2
+    and one sentence with the way out, before anything is recorded, and without the password."""
+    known = {
+        "owner": postgres,
+        "guest": as_role(postgres, GUEST, PASSWORD),
+        "visitor": as_role(postgres, VISITOR),
+        "wrong": as_role(postgres, GUEST, f"{PASSWORD}2"),
+        "nowhere": as_role(f"postgresql://fencepost@/db?host={here}", GUEST, PASSWORD),
+    }
+    if database is not None:
+        monkeypatch.setenv("FENCEPOST_POSTGRES", database.format(**known))
+    done = fencepost("run", "FM-003", *(word.format(**known) for word in words))
+    assert (done.code, done.out, one_line(done.err)) == (2, "", True)
+    assert said in done.err
+    assert SECRET not in done.err
+    assert list(here.iterdir()) == []
+
+
+def test_a_run_whose_database_is_lost_keeps_what_it_recorded(postgres: str, here: Path) -> None:
+    """When the server ends all connections of a run, the run fails in one sentence, what was recorded until then is
+    sealed, and no schema stays."""
+    before = schemas(postgres)
+    fault = '[[faults]]\nkind = "slow"\njob = "mail-1"\nstep = "work"\nindex = 0\nat_most_ms = 600000\n'
+    Path("slow.toml").write_text(f'id = "slow"\n{QUEUE}{fault}', "utf-8")
+    env = {**os.environ, "FENCEPOST_POSTGRES": postgres}
+    process = spawn("run", "slow.toml", "--backend", "postgres", "--id", "mine", env=env)
+    with psycopg.connect(postgres, autocommit=True) as administrator:
+        # The supervisor's, the worker's and the reclaimer's: the producer is done.
+        until(lambda: leased(here) and administrator.execute(SESSIONS).fetchone() == (3,), "the run at its work")
+        administrator.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'fencepost'"
+        )
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, one_line(err)) == (2, "", True)
+    assert "The run failed (The queue's database refused to be read: terminating connection" in err
+    assert "what it did until then is in recording mine" in err
+    assert open_recording(Path("recordings", "mine")).manifest.spans > 3
+    assert schemas(postgres) == before

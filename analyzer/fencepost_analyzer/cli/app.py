@@ -21,6 +21,7 @@ from fencepost_analyzer.cli import (
     replaying,
     scenarios,
     showing,
+    shrinking,
 )
 from fencepost_analyzer.cli.options import Globals
 from fencepost_analyzer.cli.strict import StrictTyper
@@ -40,6 +41,7 @@ A flight recorder and crash lab for job queues.
   fencepost replay latest         the same history again, from the recording alone
   fencepost replay latest --policy safe        the same incident under another policy
   fencepost scenario latest       the incident as a file, to edit and run again
+  fencepost shrink latest         the smallest scenario that still breaks the same promise
   fencepost explore latest --policy safe       what else could have happened, every schedule within a bound
   fencepost postmortem new latest              the evidence, attached to a postmortem
   fencepost import spans.jsonl.gz              traces from elsewhere (OTLP JSON lines or protobuf)
@@ -70,6 +72,7 @@ def build() -> typer.Typer:
     replaying.register(app)
     scenarios.register(app)
     exploring.register(app)
+    shrinking.register(app)
     app.add_typer(postmortems.build(), name="postmortem", short_help="The proof in a folder, beside a page for people.")
     exporting.register(app)
     catalogue.register(app)

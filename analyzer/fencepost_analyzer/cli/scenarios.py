@@ -47,7 +47,7 @@ def scenario(
         told = retell(case)
     content = told.to_toml()
     if out is not None:
-        _write(out, content, force=force)
+        write(out, content, force=force)
     if here.out.as_json:
         here.out.document({**told.to_dict(), "file": str(out) if out is not None else None, "toml": content})
     elif out is None:
@@ -59,7 +59,8 @@ def scenario(
     return 0 if told.explained else 3
 
 
-def _write(path: Path, content: str, *, force: bool) -> None:
+def write(path: Path, content: str, *, force: bool) -> None:
+    """Keeps a scenario's file. Raises UsageError if there is one already, unless by `force`, and OSError."""
     try:
         with path.open("w" if force else "x", encoding="utf-8") as stream:
             stream.write(content)

@@ -10,7 +10,8 @@ import pytest
 from analyzer.lab import fencepost
 
 from fencepost_analyzer.catalogue import failure_mode
-from fencepost_analyzer.lab.explore import Exploration, Found, Plan, Unit, around, explore
+from fencepost_analyzer.lab.explore import Exploration, Plan, Unit, around, explore
+from fencepost_analyzer.lab.found import Found
 from fencepost_analyzer.lab.ledger import Ledger
 from fencepost_analyzer.lab.space import Bound, fault_of, following, plain
 from fencepost_runtime.columns import ColumnSink

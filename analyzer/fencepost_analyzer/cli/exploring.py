@@ -23,7 +23,8 @@ from fencepost_analyzer.cli.options import (
 from fencepost_analyzer.render import Column, Output, bold, dim, word
 
 if TYPE_CHECKING:
-    from fencepost_analyzer.lab.explore import Exploration, Found, Unit
+    from fencepost_analyzer.lab.explore import Exploration, Unit
+    from fencepost_analyzer.lab.found import Found
     from fencepost_runtime.scenario import Fault, Scenario
 
 

@@ -6,18 +6,18 @@ processes, in any order, and an interrupted exploration goes on where it stopped
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from fencepost_analyzer.check import judge_many
 from fencepost_analyzer.database import events_table
 from fencepost_analyzer.errors import AnalyzerError
-from fencepost_analyzer.lab.space import Bound, fault_of, following, in_order, merged, plain, shorter
+from fencepost_analyzer.lab.found import Broken, Found, Shortest, Way
+from fencepost_analyzer.lab.space import Bound, following, in_order, merged, plain, shorter
 from fencepost_runtime.columns import ColumnSink
 from fencepost_runtime.scenario import Fault, Scenario
 from fencepost_runtime.simulate import Passed, Simulated, simulate
@@ -40,81 +40,6 @@ class Unit:
 
     def to_dict(self) -> dict[str, Any]:
         return {"base": self.base, "first": plain(self.first) if self.first is not None else None}
-
-
-class Shortest(NamedTuple):
-    faults: int
-    base: int
-    added: tuple[Fault, ...]
-
-    @property
-    def rank(self) -> tuple[int, int, str]:
-        """Ties go by the faults' own order, so that nothing depends on which unit ended first."""
-        return self.faults, self.base, str(self.added)
-
-
-@dataclass(slots=True)
-class Found:
-    """What became of some schedules. `equivalent`: those that were not judged, since another stands for the same
-    history. `broken`: those in which anything is violated; `violated`, `undecided`: by invariant. `shortest`: for each
-    violated invariant how many faults the schedule has that has fewest, which of them were added, and to which base."""
-
-    schedules: int = 0
-    equivalent: int = 0
-    events: int = 0
-    overdue: int = 0
-    broken: int = 0
-    violated: Counter[str] = field(default_factory=Counter)
-    undecided: Counter[str] = field(default_factory=Counter)
-    shortest: dict[str, Shortest] = field(default_factory=dict)
-
-    def add(self, other: Found) -> None:
-        self.schedules += other.schedules
-        self.equivalent += other.equivalent
-        self.events += other.events
-        self.overdue += other.overdue
-        self.broken += other.broken
-        self.violated += other.violated
-        self.undecided += other.undecided
-        for name, one in other.shortest.items():
-            self.keep(name, one)
-
-    def keep(self, name: str, one: Shortest) -> None:
-        known = self.shortest.get(name)
-        if known is None or one.rank < known.rank:
-            self.shortest[name] = one
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "schedules": self.schedules,
-            "equivalent": self.equivalent,
-            "events": self.events,
-            "overdue": self.overdue,
-            "broken": self.broken,
-            "violated": dict(sorted(self.violated.items())),
-            "undecided": dict(sorted(self.undecided.items())),
-            "shortest": {
-                name: {"faults": one.faults, "base": one.base, "added": [plain(fault) for fault in one.added]}
-                for name, one in sorted(self.shortest.items())
-            },
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Found:
-        """What `to_dict` gave. Raises KeyError, TypeError, ValueError or AttributeError for anything else."""
-        return cls(
-            schedules=int(data["schedules"]),
-            equivalent=int(data["equivalent"]),
-            events=int(data["events"]),
-            overdue=int(data["overdue"]),
-            broken=int(data["broken"]),
-            violated=Counter({str(name): int(number) for name, number in data["violated"].items()}),
-            undecided=Counter({str(name): int(number) for name, number in data["undecided"].items()}),
-            shortest={
-                str(name): Shortest(int(entry["faults"]), int(entry["base"]), tuple(map(fault_of, entry["added"])))
-                for name, entry in data["shortest"].items()
-            },
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,10 +240,10 @@ class _Batch:
         for number, judgement in judge_many(events_table(self._rows), extra=self._plan.invariants).items():
             one = self._schedules[number]
             one.found.broken += bool(judgement.violated)
+            faults = (*self._plan.bases[one.base][0].faults, *one.added)
+            kinds = tuple(sorted({fault.kind for fault in faults}))
             for name in judgement.violated:
-                one.found.violated[name] += 1
-                own = len(self._plan.bases[one.base][0].faults)
-                one.found.keep(name, Shortest(own + len(one.added), one.base, one.added))
+                one.found.keep(Way(name, kinds), Broken(1, Shortest(len(faults), one.base, one.added)))
             for name in judgement.unknown:
                 if name not in judgement.vacuous:
                     one.found.undecided[name] += 1

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from fencepost_analyzer.invariants import load
-from fencepost_analyzer.lab.explore import Found, Plan, Unit
+from fencepost_analyzer.lab.explore import Plan, Unit
+from fencepost_analyzer.lab.found import Found
 from fencepost_analyzer.lab.space import fault_of
 from fencepost_analyzer.version import __version__
 

@@ -11,16 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from fencepost_analyzer.check import judge_many
-from fencepost_analyzer.database import events_table
 from fencepost_analyzer.errors import AnalyzerError
-from fencepost_runtime.columns import ColumnSink
+from fencepost_analyzer.lab.bulk import judged
 from fencepost_runtime.errors import ScenarioError
 from fencepost_runtime.operations import Job
 from fencepost_runtime.scenario import Fault, Point, Queue, Scenario
-from fencepost_runtime.simulate import simulate
 
 # Parts that jobs are cut into before they are tried one by one.
 MAX_PARTS = 16
@@ -79,9 +75,7 @@ def shrink(
 
 def broken_by(scenario: Scenario, seed: int, invariants: Sequence[Path] = ()) -> tuple[str, ...]:
     """The invariants that a scenario breaks in the simulator."""
-    sink = ColumnSink()
-    simulate(scenario, sink, seed, all_told=True)
-    return judge_many(events_table(sink.rows()), extra=invariants)[0].violated
+    return next(judged([scenario], seed, invariants)).judgement.violated
 
 
 def ways(scenario: Scenario) -> list[Scenario]:
@@ -98,19 +92,11 @@ class _Judge:
 
     def smallest(self, scenarios: Iterable[Scenario]) -> tuple[Scenario, int] | None:
         """Of those that break the invariant the one with the shortest history, and its number of events."""
-        tried: list[tuple[Scenario, int]] = []
-        rows: list[dict[str, Any]] = []
-        for scenario in scenarios:
-            sink = ColumnSink(len(tried))
-            simulate(scenario, sink, self._seed, all_told=True)
-            told = sink.rows()
-            tried.append((scenario, len(told)))
-            rows += told
-        self.tried += len(tried)
-        if not rows:
-            return None
-        judged = judge_many(events_table(rows), extra=self._invariants, only=(self._invariant,))
-        broken = [tried[number] for number, judgement in judged.items() if judgement.violated]
+        broken: list[tuple[Scenario, int]] = []
+        for scenario, events, judgement in judged(scenarios, self._seed, self._invariants, (self._invariant,)):
+            self.tried += 1
+            if judgement.violated:
+                broken.append((scenario, events))
         return min(broken, key=lambda one: (one[1], _weight(one[0])), default=None)
 
 

@@ -72,7 +72,8 @@ def following(scenario: Scenario, added: Sequence[Fault], ran: Simulated, trail:
 
 def shorter(fault: Fault, trail: Sequence[Passed]) -> Iterator[Fault]:
     """A pause, or slow work, that ends sooner: after each step that others took for the same job meanwhile, but the
-    last, after which its own end comes anyway. These are the orders in which the two can go on."""
+    last, after which its own end comes anyway. These are the orders in which the two can go on; where an execution
+    begins, nothing durable happens, but two of them overlap from there on."""
     began = next((passed for passed in trail if _is_at(passed.step, fault.at)), None)
     if began is None:
         return
@@ -81,7 +82,7 @@ def shorter(fault: Fault, trail: Sequence[Passed]) -> Iterator[Fault]:
         for passed in trail
         if passed.actor != began.actor
         and passed.step.job_id == fault.at.job
-        and passed.step.operation is not None
+        and (passed.step.operation is not None or passed.step.name == "start")
         and began.at < passed.at <= began.at + fault.at_most_ms * MS
         and (fault.kind == "slow" or began.actor in passed.stopped)
     ]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from fencepost_analyzer.errors import AnalyzerError
 from fencepost_analyzer.lab.bulk import judged
+from fencepost_analyzer.lab.cases import only
 from fencepost_runtime.errors import ScenarioError
 from fencepost_runtime.operations import Job
 from fencepost_runtime.scenario import Fault, Point, Queue, Scenario
@@ -58,7 +59,7 @@ def shrink(
             "`fencepost explore` looks for schedules that break something."
         )
     found, events = first
-    alone = [_only(scenario, {job}) for job in dict.fromkeys((*suspects, *_struck(scenario)))]
+    alone = [only(scenario, {job}) for job in dict.fromkeys((*suspects, *_struck(scenario)))]
     found, events = judge.smallest(alone) or (found, events)
     progress(events, judge.tried)
     smaller = True
@@ -114,33 +115,17 @@ def _struck(scenario: Scenario) -> Iterator[str]:
         yield fault.at.job
 
 
-def _only(scenario: Scenario, kept: set[str]) -> Scenario:
-    """The scenario with these jobs alone, what befalls them, and the queues that have any."""
-    queues = [
-        replace(queue, jobs=tuple(job for job in queue.jobs if job.id in kept))
-        for queue in scenario.queues
-        if any(job.id in kept for job in queue.jobs)
-    ]
-    faults = [_released(fault, kept) for fault in scenario.faults if fault.at.job in kept]
-    return replace(scenario, queues=tuple(queues), faults=tuple(faults))
-
-
-def _released(fault: Fault, kept: set[str]) -> Fault:
-    gone = fault.until is not None and fault.until.job not in kept
-    return replace(fault, until=None) if gone else fault
-
-
 def _coarse(scenario: Scenario) -> Iterator[Scenario]:
     """Without whole queues, and without half of the jobs, a quarter, and so on."""
     ids = [job.id for job in scenario.jobs]
     if len(scenario.queues) > 1:
         for queue in scenario.queues:
-            yield _only(scenario, set(ids) - {job.id for job in queue.jobs})
+            yield only(scenario, set(ids) - {job.id for job in queue.jobs})
     parts = 2
     while parts <= min(MAX_PARTS, len(ids) // 2):
         size = -(-len(ids) // parts)
         for start in range(0, len(ids), size):
-            yield _only(scenario, {*ids[:start], *ids[start + size :]})
+            yield only(scenario, {*ids[:start], *ids[start + size :]})
         parts *= 2
 
 
@@ -149,7 +134,7 @@ def _fine(scenario: Scenario) -> Iterator[Scenario]:
     ids = {job.id for job in scenario.jobs}
     if len(ids) > 1:
         for job_id in sorted(ids):
-            yield _only(scenario, ids - {job_id})
+            yield only(scenario, ids - {job_id})
     for number, fault in enumerate(scenario.faults):
         before, after = scenario.faults[:number], scenario.faults[number + 1 :]
         for fewer in ((), *((simpler,) for simpler in _simpler(fault))):

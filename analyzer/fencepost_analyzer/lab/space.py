@@ -142,7 +142,7 @@ def _faults(step: Step, policy: Policy) -> Iterator[Fault]:
         if step.execution is None:
             yield Fault("kill", Point(point.job, point.attempt, point.step, point.index, "after"))
         if step.name != "enqueue":
-            yield Fault("pause", point, at_most_ms=_long(policy))
+            yield Fault("pause", point, at_most_ms=_stuck(policy) if step.name == "reclaim" else _long(policy))
         yield Fault("lost_reply", point)
         yield Fault("db_error", point)
 
@@ -162,3 +162,9 @@ def _is_at(step: Step, point: Point) -> bool:
 def _long(policy: Policy) -> int:
     """Milliseconds after which a lease has run out, was taken back, and the work was done by another."""
     return min(MAX_MS, 3 * policy.lease_ms + policy.backoff_before(policy.max_attempts) + 1_000)
+
+
+def _stuck(policy: Policy) -> int:
+    """Milliseconds of a reclaimer's stop after which a lease counts as stuck: INV-010's grace is one lease length, 5 s
+    at least."""
+    return min(MAX_MS, max(_long(policy), policy.lease_ms + max(policy.lease_ms, 5_000) + 1_000))

@@ -1,0 +1,16 @@
+-- id: GOAL-001
+-- title: no job given up
+-- severity: medium
+-- principle: P4
+-- polarity: +
+-- needs: inventory
+-- claim: No job was buried: a policy that does nothing breaks nothing, but nobody wants it.
+SELECT
+    schedule,
+    job_id,
+    "at",
+    [span_id] AS span_ids,
+    printf('Job %s was given up: its attempts were used up before it was done.', job_id) AS sentence
+FROM events
+WHERE event = 'inventory'
+    AND reason = 'dead'

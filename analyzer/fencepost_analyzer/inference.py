@@ -30,10 +30,20 @@ def where(point: Point) -> str:
         "after": "after",
     }
     when = "at" if point.step == "work" else times[point.when]
-    return f"{when} {point.step}{index} of {point.job}, attempt {point.attempt}"
+    # Taking a lease back is no attempt.
+    attempt = f", attempt {point.attempt}" if point.attempt else ""
+    return f"{when} {point.step}{index} of {point.job}{attempt}"
 
 
 def named(fault: Fault) -> str:
     """A fault in words: "the pause before write 2 of pay-2, attempt 1"."""
     words = {"kill": "the kill", "pause": "the pause", "slow": "the slow work", "db_error": "the database error"}
     return f"{words.get(fault.kind, 'the ' + fault.kind.replace('_', ' '))} {where(fault.at)}"
+
+
+def told(fault: Fault) -> str:
+    """A fault in words, and how long it lasts: "the pause before … until after write 1 of pay-2, attempt 2"."""
+    if fault.until is not None:
+        return f"{named(fault)} until {where(fault.until)}"
+    lasts = fault.kind in ("pause", "slow")
+    return f"{named(fault)}, {fault.at_most_ms:,} ms long" if lasts else named(fault)

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from fencepost_analyzer.cli import (
+    advising,
     catalogue,
     demo,
     exploring,
@@ -43,6 +44,7 @@ A flight recorder and crash lab for job queues.
   fencepost scenario latest       the incident as a file, to edit and run again
   fencepost shrink latest         the smallest scenario that still breaks the same promise
   fencepost explore latest --policy safe       what else could have happened, every schedule within a bound
+  fencepost recommend latest      the weakest policy under which it cannot happen again, and why
   fencepost postmortem new latest              the evidence, attached to a postmortem
   fencepost import spans.jsonl.gz              traces from elsewhere (OTLP JSON lines or protobuf)
   fencepost export latest                      traces for elsewhere (OTLP, Perfetto)
@@ -73,6 +75,7 @@ def build() -> typer.Typer:
     scenarios.register(app)
     exploring.register(app)
     shrinking.register(app)
+    advising.register(app)
     app.add_typer(postmortems.build(), name="postmortem", short_help="The proof in a folder, beside a page for people.")
     exporting.register(app)
     catalogue.register(app)

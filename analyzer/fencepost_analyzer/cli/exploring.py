@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fencepost_analyzer import text
+from fencepost_analyzer.cli.incidents import Crashes, Faults, Losses, Pauses, Subject, Workers, cores, incident
 from fencepost_analyzer.cli.options import (
     AsJson,
     Changes,
@@ -15,7 +16,6 @@ from fencepost_analyzer.cli.options import (
     Mappings,
     PolicyName,
     Recordings,
-    Run,
     changes,
     own_sql,
     session,
@@ -25,7 +25,7 @@ from fencepost_analyzer.render import Column, Output, bold, dim, word
 if TYPE_CHECKING:
     from fencepost_analyzer.lab.explore import Exploration, Unit
     from fencepost_analyzer.lab.found import Found
-    from fencepost_runtime.scenario import Fault, Scenario
+    from fencepost_runtime.scenario import Scenario
 
 
 def register(app: typer.Typer) -> None:
@@ -34,21 +34,17 @@ def register(app: typer.Typer) -> None:
 
 def explore(
     context: typer.Context,
-    run: Run,
+    run: Subject,
     policy: PolicyName = None,
     changed: Changes = None,
-    faults: Annotated[int, typer.Option("--faults", min=0, max=4, help="Faults in one schedule, in all.")] = 2,
-    crashes: Annotated[int, typer.Option("--crashes", min=0, max=4, help="Crashes among them.")] = 2,
-    pauses: Annotated[int, typer.Option("--pauses", min=0, max=4, help="Pauses and slow work among them.")] = 1,
-    losses: Annotated[
-        int, typer.Option("--losses", min=0, max=4, help="Lost replies and database errors among them.")
-    ] = 1,
+    faults: Faults = 2,
+    crashes: Crashes = 2,
+    pauses: Pauses = 1,
+    losses: Losses = 1,
     at_most: Annotated[
         int, typer.Option("--at-most", metavar="N", min=1, help="Begin nothing new after so many schedules.")
     ] = 100_000,
-    workers: Annotated[
-        int | None, typer.Option("--workers", metavar="N", min=1, max=256, help="Processes.  [default: one a core]")
-    ] = None,
+    workers: Workers = None,
     into: Annotated[
         Path, typer.Option("--into", metavar="DIR", help="Where scenarios that break something, and progress, go.")
     ] = Path("explorations"),
@@ -77,19 +73,18 @@ def explore(
     from fencepost_analyzer.lab.ledger import Ledger, digest
     from fencepost_analyzer.lab.space import Bound
     from fencepost_analyzer.placing import place
-    from fencepost_analyzer.retelling import retell
     from fencepost_runtime.policy import preset
 
     here = session(context, recordings, as_json)
     chosen, wanted = preset(policy) if policy is not None else None, changes(changed)
-    with here.out.working("reading …"), here.case(run, invariants, mappings) as case:
-        told = retell(case)
+    with here.out.working("reading …"):
+        told = incident(here, run, invariants, mappings)
     scenario = told.scenario.with_policy(chosen) if chosen is not None else told.scenario
     scenario = scenario.with_changes(wanted) if wanted else scenario
-    placed = place(scenario, told.found.inferences)
+    placed = place(scenario, told.inferences)
     bound = Bound(faults, crashes, pauses, losses)
     plan = around(placed.scenario, told.seed, bound, invariants or ())
-    folder = into / f"{case.recording.id}-{digest(plan)[:8]}"
+    folder = into / f"{told.name}-{digest(plan)[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
     ledger = Ledger(folder / "progress.jsonl", plan)
     known = ledger.known()
@@ -100,26 +95,20 @@ def explore(
             say(f"exploring … {number:,} of {units:,} first faults")
 
         try:
-            done = exploring(plan, workers=workers or _cores(), known=known, at_most=at_most, explored=explored)
+            done = exploring(plan, workers=workers or cores(), known=known, at_most=at_most, explored=explored)
         except KeyboardInterrupt:
             here.out.note("what was explored until now is kept: the same command goes on from there")
             raise
     written = {name: _write(folder, name, done, told.seed) for name in sorted(done.found.shortest)}
-    notes = (*told.found.unplaced, *told.cut_off, *placed.homeless)
+    notes = (*told.notes, *placed.homeless)
     if here.out.as_json:
-        here.out.document(_document(case.recording.id, placed.scenario, done, written, notes))
+        here.out.document(_document(told.name, placed.scenario, done, written, notes))
         return done.exit_code
     _print(here.out, placed.scenario, done, written, notes)
     here.out.blank()
     steps = [f"run {word(path)} --simulate" for path in list(written.values())[:1]]
     here.out.next_steps(*steps, f"explore {word(run)} --policy safe{own_sql(invariants, mappings)}")
     return done.exit_code
-
-
-def _cores() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0))
 
 
 def _write(folder: Path, name: str, done: Exploration, seed: int) -> Path:
@@ -158,20 +147,14 @@ def _print(
 
 
 def _row(done: Exploration, name: str) -> list[str]:
+    from fencepost_analyzer.inference import told
+
     shortest = done.found.shortest.get(name)
     words = "-"
     if shortest is not None:
-        added = text.listed([_words(fault) for fault in shortest.added], empty="no fault at all")
+        added = text.listed([told(fault) for fault in shortest.added], empty="no fault at all")
         words = added if not shortest.base else "the incident itself" + (f", and {added}" if shortest.added else "")
     return [name, f"{done.found.violated[name]:,}", f"{done.found.undecided[name]:,}", words]
-
-
-def _words(fault: Fault) -> str:
-    from fencepost_analyzer.inference import named, where
-
-    until = f" until {where(fault.until)}" if fault.until is not None else ""
-    length = f" for {fault.at_most_ms:,} ms" if fault.kind == "slow" else ""
-    return f"{named(fault)}{until}{length}"
 
 
 def _bound(done: Exploration) -> str:

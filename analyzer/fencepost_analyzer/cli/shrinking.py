@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from fencepost_analyzer.cli.failures import UsageError
-from fencepost_analyzer.cli.options import AsJson, Invariants, Mappings, Recordings, Session, session
+from fencepost_analyzer.cli.incidents import Subject, incident
+from fencepost_analyzer.cli.options import AsJson, Invariants, Mappings, Recordings, session
 from fencepost_analyzer.cli.scenarios import write
 from fencepost_analyzer.render import bold, dim, word
 from fencepost_analyzer.text import counted
-
-if TYPE_CHECKING:
-    from fencepost_runtime.scenario import Scenario
 
 
 def register(app: typer.Typer) -> None:
@@ -23,12 +21,7 @@ def register(app: typer.Typer) -> None:
 
 def shrink(
     context: typer.Context,
-    run: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN|FILE", help="A recording, or a scenario of yours (TOML or JSON).", show_default=False
-        ),
-    ],
+    run: Subject,
     invariant: Annotated[
         str | None,
         typer.Option(
@@ -54,6 +47,7 @@ def shrink(
     What is left is minimal: without any one thing of it the invariant no longer breaks in the simulator, under the
     recorded seed. Judged is what is true there, not what spans could prove.
     """
+    from fencepost_analyzer.lab.shrink import broken_by
     from fencepost_analyzer.lab.shrink import shrink as shrinking
     from fencepost_analyzer.scenario_file import dump
 
@@ -61,25 +55,32 @@ def shrink(
     if out is not None and out.suffix != ".toml":
         raise UsageError(f"--out {str(out)!r}: a scenario's file is called something.toml, or nothing would run it")
     with here.out.working("reading …"):
-        scenario, seed, broken, suspects = _incident(here, run, invariant, invariants, mappings)
+        found = incident(here, run, invariants, mappings)
+        broken = invariant or next(
+            iter(found.violated or broken_by(found.scenario, found.seed, invariants or ())), None
+        )
+        if broken is None:
+            raise UsageError(f"{run} violates nothing: there is nothing to shrink; `fencepost explore` looks further")
     with here.out.working("shrinking …") as say:
         done = shrinking(
-            scenario,
-            seed,
+            found.scenario,
+            found.seed,
             broken,
-            suspects=suspects,
+            suspects=found.suspects,
             invariants=invariants or (),
             progress=lambda events, tried: say(f"shrinking … {counted(events, 'event')}, {tried:,} tried"),
         )
     sizes = f"{done.events_before:,} → {counted(done.events, 'event')}"
     told = f"The smallest scenario that is left of {run} and breaks {broken}: {sizes}."
-    content = dump(done.scenario, seed=seed, comments=[told])
+    content = dump(done.scenario, seed=found.seed, comments=[told])
     if out is not None:
         write(out, content, force=force)
     if here.out.as_json:
         facts = {"invariant": broken, "events_before": done.events_before, "events": done.events, "tried": done.tried}
         file = str(out) if out is not None else None
-        here.out.document({**facts, "seed": seed, "scenario": done.scenario.to_dict(), "file": file, "toml": content})
+        here.out.document(
+            {**facts, "seed": found.seed, "scenario": done.scenario.to_dict(), "file": file, "toml": content}
+        )
     elif out is None:
         here.out.raw(content)
     else:
@@ -87,28 +88,3 @@ def shrink(
         here.out.line(dim(f"{counted(done.tried, 'scenario')} tried"))
         here.out.next_steps(f"run {word(out)} --simulate", f"run {word(out)}")
     return 0
-
-
-def _incident(
-    here: Session, run: str, invariant: str | None, invariants: list[Path] | None, mappings: list[Path] | None
-) -> tuple[Scenario, int, str, list[str]]:
-    """The scenario, its seed, the invariant that must still break, and the jobs that its witnesses name."""
-    from fencepost_analyzer.lab.shrink import broken_by
-    from fencepost_analyzer.retelling import retell
-    from fencepost_analyzer.scenario_file import load
-
-    if Path(run).suffix in (".toml", ".json"):
-        scenario, seed = load(Path(run))
-        named = invariant or next(iter(broken_by(scenario, seed, invariants or ())), None)
-        suspects = []
-    else:
-        with here.case(run, invariants, mappings) as case:
-            told, report = retell(case), case.report
-        scenario, seed = told.scenario, told.seed
-        named = invariant or next(iter(report.violated), None)
-        found = next((one for one in report.findings if one.id == named), None)
-        suspects = [witness.job_id for witness in found.witnesses if witness.job_id] if found is not None else []
-    if named is None:
-        raise UsageError(f"{run} violates nothing: there is nothing to shrink; `fencepost explore` looks further")
-    known = {job.id for job in scenario.jobs}
-    return scenario, seed, named, [job for job in suspects if job in known]

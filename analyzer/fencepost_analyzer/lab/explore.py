@@ -7,9 +7,8 @@ processes, in any order, and an interrupted exploration goes on where it stopped
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from fencepost_analyzer.check import judge_many
 from fencepost_analyzer.database import events_table
 from fencepost_analyzer.errors import AnalyzerError
 from fencepost_analyzer.lab.found import Broken, Found, Shortest, Way
+from fencepost_analyzer.lab.processes import processes
 from fencepost_analyzer.lab.space import Bound, following, in_order, merged, plain, shorter
 from fencepost_runtime.columns import ColumnSink
 from fencepost_runtime.scenario import Fault, Scenario
@@ -136,21 +136,16 @@ def _explored(
                 return
             yield from zip(chunk, explore_units(plan, chunk), strict=True)
         return
-    # Arrow and DuckDB have threads: their processes are started anew, not forked.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with processes(workers) as pool:
         waiting: dict[Future[list[Found]], Sequence[Unit]] = {}
         coming = iter(chunks)  # Never an empty one.
-        try:
-            while True:
-                while going() and len(waiting) < 2 * workers and (chunk := next(coming, ())):
-                    waiting[pool.submit(explore_units, plan, chunk)] = chunk
-                if not waiting:
-                    return
-                future = next(as_completed(waiting))
-                yield from zip(waiting.pop(future), future.result(), strict=True)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        while True:
+            while going() and len(waiting) < 2 * workers and (chunk := next(coming, ())):
+                waiting[pool.submit(explore_units, plan, chunk)] = chunk
+            if not waiting:
+                return
+            future = next(as_completed(waiting))
+            yield from zip(waiting.pop(future), future.result(), strict=True)
 
 
 def explore_units(plan: Plan, units: Sequence[Unit]) -> list[Found]:

@@ -18,7 +18,7 @@ from fencepost_analyzer.lab.cases import Cut
 from fencepost_analyzer.lab.costs import Cost, cost
 from fencepost_analyzer.lab.found import Found
 from fencepost_analyzer.lab.search import Question, Search, Trial
-from fencepost_analyzer.lab.space import Bound
+from fencepost_analyzer.lab.space import Bound, plain
 from fencepost_analyzer.placing import place
 from fencepost_analyzer.strategies import Strategy
 from fencepost_runtime.policy import Policy
@@ -27,19 +27,24 @@ from fencepost_runtime.scenario import MAX_FAULTS, Fault, Scenario
 
 @dataclass(frozen=True, slots=True)
 class Break:
-    """An invariant that breaks under a policy: in how many of its schedules, and the shortest that is known: its faults,
-    and the `scenario` that repeats it."""
+    """An invariant that breaks under a policy: in how many of its schedules, whether in the `incident` itself, and the
+    shortest schedule that is known: its faults, and the `scenario` that repeats it. `everywhere`: whether it is known to
+    break under every policy that was compared."""
 
     invariant: str
     schedules: int
+    incident: bool
     faults: tuple[Fault, ...]
     scenario: Scenario
+    everywhere: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "invariant": self.invariant,
             "schedules": self.schedules,
-            "faults": len(self.faults),
+            "incident": self.incident,
+            "everywhere": self.everywhere,
+            "faults": [plain(fault) for fault in self.faults],
             "scenario": self.scenario.to_dict(),
         }
 
@@ -105,8 +110,9 @@ class Advice:
 
     @property
     def healed(self) -> bool:
-        """Whether what broke cannot break again within the bound, under the first option."""
-        return bool(self.options) and not {one.invariant for one in self.options[0].remaining} & set(self.broke)
+        """Whether the incident breaks nothing under the first option; what up to so many other faults can still break
+        there, its `remaining` says."""
+        return bool(self.options) and not any(one.incident for one in self.options[0].remaining)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -136,6 +142,9 @@ def recommend(cut: Cut, search: Search) -> Advice:
     broke = tuple(sorted(search.recorded.own))
     best = search.best()
     enough = [one for one in search.best(broke) if one not in best] if broke else []
+    # How many schedules break each lesser policy is counted: that takes all of them.
+    lesser = [less for one in (*best, *enough) for less in search.lesser(one)]
+    search.explore(list({id(one): one for one in lesser}.values()))
     options = sorted((_option(search, one, None) for one in best), key=_price)
     seed, scenario = search.question.seed, search.recorded.scenario
     return Advice(
@@ -167,15 +176,15 @@ def whole(
 
 def _option(search: Search, trial: Trial, aim: Sequence[str] | None) -> Option:
     lesser = search.lesser(trial)
-    # How many schedules break each of these is counted: that takes all of them.
     found, *counted = (search.explored_in_full(one).found for one in (trial, *lesser))
     seed = search.question.seed
+    everywhere = frozenset.intersection(*(frozenset(one.breaks) for one in search.trials))
     return Option(
         trial.choice.changes,
         trial.choice.policy,
         trial.choice.strategies(search.question.policy),
         found,
-        tuple(_breaks(trial, found, None)),
+        tuple(replace(one, everywhere=one.invariant in everywhere) for one in _breaks(trial, found, None)),
         tuple(_less(trial, one, found, aim) for one, found in zip(lesser, counted, strict=True)),
         cost(replace(trial.scenario, faults=()), seed),
         cost(trial.scenario, seed),
@@ -184,7 +193,12 @@ def _option(search: Search, trial: Trial, aim: Sequence[str] | None) -> Option:
 
 def _less(trial: Trial, lesser: Trial, found: Found, aim: Sequence[str] | None) -> Less:
     kept = {name: one.faults for name, one in trial.breaks.items()}
-    breaks = [one for one in _breaks(lesser, found, aim) if len(one.faults) < kept.get(one.invariant, MAX_FAULTS)]
+    again = lesser.own - trial.own
+    breaks = [
+        one
+        for one in _breaks(lesser, found, aim)
+        if one.invariant in again or len(one.faults) < kept.get(one.invariant, MAX_FAULTS)
+    ]
     return Less(lesser.choice.changes, found.schedules, tuple(breaks))
 
 
@@ -193,7 +207,7 @@ def _breaks(trial: Trial, found: Found, aim: Sequence[str] | None) -> Iterator[B
     for name in sorted(trial.breaks):
         if aim is None or name in aim:
             scenario = trial.broken_by(name)
-            yield Break(name, violated[name], scenario.faults, scenario)
+            yield Break(name, violated[name], name in trial.own, scenario.faults, scenario)
 
 
 def _price(option: Option) -> tuple[int, int, float, int, str]:

@@ -28,8 +28,8 @@ from fencepost_runtime.scenario import MAX_FAULTS, Fault, Scenario
 @dataclass(frozen=True, slots=True)
 class Break:
     """An invariant that breaks under a policy: in how many of its schedules, whether in the `incident` itself, and the
-    shortest schedule that is known: its faults, and the `scenario` that repeats it. `everywhere`: whether it is known to
-    break under every policy that was compared."""
+    shortest schedule that is known: its faults, and the `scenario` that repeats it. `everywhere`: whether every policy
+    that was compared is known to break it."""
 
     invariant: str
     schedules: int

@@ -93,8 +93,7 @@ class Search:
         self._shown: set[tuple[int, tuple[Fault, ...]]] = set()
         # Faults that a schedule can have, the incident's own among them.
         self._most = max(question.bound.faults, len(question.inferences) + question.bound.faults - 1)
-        self._show(0, ())
-        self._show(1, ())
+        self._show([Shortest(0, 0, ()), Shortest(0, 1, ())])
 
     @property
     def recorded(self) -> Trial:
@@ -129,10 +128,7 @@ class Search:
             self.tried += done.found.schedules
             for way, broken in done.found.ways.items():
                 trial.note(way.invariant, broken.shortest)
-        for trial in trials:
-            if trial.exploration is not None:
-                for one in _telling(trial.exploration.found):
-                    self._show(one.base, one.added)
+        self._show([one for trial in trials if trial.exploration for one in _telling(trial.exploration.found)])
 
     def explored_in_full(self, trial: Trial) -> Exploration:
         """All schedules of one policy, run now if they were not."""
@@ -153,20 +149,19 @@ class Search:
     def explored(self) -> list[Trial]:
         return [one for one in self.trials if one.exploration is not None]
 
-    def _show(self, base: int, added: tuple[Fault, ...]) -> None:
-        """Try a schedule on every policy that was not explored: what it breaks there is known then."""
-        if (base, added) in self._shown:
-            return
-        self._shown.add((base, added))
-        others = [one for one in self.trials if one.exploration is None]
-        scenarios = [struck(one.scenario, base, added) for one in others]
+    def _show(self, schedules: Iterable[Shortest]) -> None:
+        """Try schedules on every policy that was not explored: what they break there is known then."""
+        new = dict.fromkeys((one.base, one.added) for one in schedules if (one.base, one.added) not in self._shown)
+        self._shown.update(new)
+        cases = [(trial, *one) for one in new for trial in self.trials if trial.exploration is None]
+        scenarios = (struck(trial.scenario, base, added) for trial, base, added in cases)
         verdicts = judged(scenarios, self.question.seed, self.question.invariants)
-        for trial, (scenario, _, judgement) in zip(others, verdicts, strict=True):
+        for (trial, base, added), (scenario, _, judgement) in zip(cases, verdicts, strict=True):
             for name in judgement.violated:
                 trial.note(name, Shortest(len(scenario.faults), base, added))
             if base and not added:
                 trial.own = frozenset(judgement.violated)
-        self.tried += len(scenarios)
+        self.tried += len(cases)
         self._progress(len(self.explored), len(self.trials), self.tried)
 
 

@@ -17,13 +17,14 @@ from fencepost_analyzer import catalogue
 from fencepost_analyzer.catalogue import failure_modes
 from fencepost_analyzer.cli.app import build
 from fencepost_analyzer.docs import __main__ as command
-from fencepost_analyzer.docs import consoles, failure_pages, matrix, states, strategy_pages, words
+from fencepost_analyzer.docs import consoles, failure_pages, states, strategy_pages, words
 from fencepost_analyzer.docs.consoles import Difference
 from fencepost_analyzer.docs.errors import DocsError
 from fencepost_analyzer.docs.generate import ROOT, changed
 from fencepost_analyzer.docs.markup import anchor
 from fencepost_analyzer.docs.sections import Page, Section, fill
 from fencepost_analyzer.invariants import load
+from fencepost_analyzer.lab import outcomes as simulated
 from fencepost_analyzer.strategies import UnknownStrategy, not_yet, strategies, strategy
 from fencepost_runtime.policy import preset, presets
 from fencepost_runtime.scenario import Scenario
@@ -177,7 +178,7 @@ def test_the_row_of_a_strategy_shows_that_it_matters(name: str) -> None:
         assert changed_modes
     else:
         scenario = one.proof.scenario
-        assert matrix.endings(scenario) != matrix.endings(scenario.with_changes(one.on[0]))
+        assert simulated.endings(scenario) != simulated.endings(scenario.with_changes(one.on[0]))
 
 
 def test_a_strategy_is_on_in_policies_that_have_its_fields() -> None:
@@ -198,7 +199,7 @@ def test_the_failure_mode_of_the_how_to_keeps_its_claims() -> None:
     mode = catalogue._failure_mode(tomllib.loads(block.body))
     cases = {"own": mode.scenario, "near-miss": mode.near_miss, "heals": mode.scenario.with_policy(preset(mode.heals))}
     cases |= {one.policy: mode.scenario.with_policy(preset(one.policy)) for one in mode.seems}
-    found = {name: outcome.violated for name, outcome in matrix.outcomes(cases).items()}
+    found = {name: outcome.violated for name, outcome in simulated.outcomes(cases).items()}
     claims: dict[str, tuple[str, ...]] = {"own": mode.violates, "near-miss": (), "heals": ()}
     assert found == claims | {one.policy: one.violates for one in mode.seems}
 

@@ -12,6 +12,7 @@ import typer
 from fencepost_analyzer.cli import (
     advising,
     catalogue,
+    comparing,
     demo,
     exploring,
     exporting,
@@ -44,6 +45,7 @@ A flight recorder and crash lab for job queues.
   fencepost scenario latest       the incident as a file, to edit and run again
   fencepost shrink latest         the smallest scenario that still breaks the same promise
   fencepost explore latest --policy safe       what else could have happened, every schedule within a bound
+  fencepost matrix latest         the incident under every policy: which promises hold, and at what price
   fencepost recommend latest      the weakest policy under which it cannot happen again, and why
   fencepost postmortem new latest              the evidence, attached to a postmortem
   fencepost import spans.jsonl.gz              traces from elsewhere (OTLP JSON lines or protobuf)
@@ -75,6 +77,7 @@ def build() -> typer.Typer:
     scenarios.register(app)
     exploring.register(app)
     shrinking.register(app)
+    comparing.register(app)
     advising.register(app)
     app.add_typer(postmortems.build(), name="postmortem", short_help="The proof in a folder, beside a page for people.")
     exporting.register(app)

@@ -44,6 +44,10 @@ def explore(
     at_most: Annotated[
         int, typer.Option("--at-most", metavar="N", min=1, help="Begin nothing new after so many schedules.")
     ] = 100_000,
+    by_lineage: Annotated[
+        bool,
+        typer.Option("--lineage", help="Only faults from which one job's good end followed: fewer, no certificate."),
+    ] = False,
     workers: Workers = None,
     into: Annotated[
         Path, typer.Option("--into", metavar="DIR", help="Where scenarios that break something, and progress, go.")
@@ -59,6 +63,7 @@ def explore(
       fencepost explore latest                        under the recorded policies
       fencepost explore latest --policy safe          under another policy
       fencepost explore latest --set fencing=true --faults 3 --crashes 3
+      fencepost explore latest --lineage              first what is most likely to break something
 
     Workers are killed between any two durable steps, stopped or slow until after any step of another, replies are lost
     and the database refuses: on a calm run of the same work, and on top of the incident's own faults. Moments that
@@ -83,7 +88,7 @@ def explore(
     scenario = scenario.with_changes(wanted) if wanted else scenario
     placed = place(scenario, told.inferences)
     bound = Bound(faults, crashes, pauses, losses)
-    plan = around(placed.scenario, told.seed, bound, invariants or ())
+    plan = around(placed.scenario, told.seed, bound, invariants or (), by_lineage=by_lineage)
     folder = into / f"{told.name}-{digest(plan)[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
     ledger = Ledger(folder / "progress.jsonl", plan)
@@ -130,6 +135,8 @@ def _print(
     head = f"{found.broken:,} of {extent}" if found.broken else f"0 violations in {extent}"
     out.line(bold("violated: " if found.broken else "certified: " if done.certified else "unknown: "), head)
     out.line(dim(f"policy {policies}, seed {done.plan.seed}; {found.equivalent:,} more leave the same behind"))
+    if done.plan.by_lineage:
+        out.line("Chosen by lineage, so not all of them: without --lineage all are run.")
     if not done.complete:
         out.line(f"Not all: {done.explored:,} of {done.units:,} first faults were explored; raise --at-most to go on.")
     if found.overdue:
@@ -172,6 +179,7 @@ def _document(
         "policies": {queue.name: queue.policy.name for queue in scenario.queues},
         "seed": done.plan.seed,
         "bound": done.plan.bases[0][1].to_dict(),
+        "by_lineage": done.plan.by_lineage,
         "units": done.units,
         "explored": done.explored,
         "complete": done.complete,

@@ -14,12 +14,12 @@ from fencepost_analyzer import text, timeline
 from fencepost_analyzer.catalogue import FailureMode, failure_modes
 from fencepost_analyzer.check import judge
 from fencepost_analyzer.database import create_views, events_table, tidy_events
-from fencepost_analyzer.docs import matrix
 from fencepost_analyzer.docs.errors import DocsError
 from fencepost_analyzer.docs.markup import anchor, code, codes, fenced, link, table, value
-from fencepost_analyzer.docs.matrix import Outcome
 from fencepost_analyzer.docs.sections import Page, Section
 from fencepost_analyzer.invariants import load
+from fencepost_analyzer.lab import outcomes as simulated
+from fencepost_analyzer.lab.outcomes import Outcome
 from fencepost_analyzer.strategies import strategies
 from fencepost_analyzer.verdicts import Report
 from fencepost_runtime.policy import Policy, preset, presets
@@ -66,7 +66,7 @@ def by_preset() -> Mapping[tuple[str, str], Outcome]:
     for mode in failure_modes().values():
         cases |= {(mode.id, name): mode.scenario.with_policy(policy) for name, policy in presets().items()}
         cases |= {(mode.id, "own"): mode.scenario, (mode.id, "near-miss"): mode.near_miss}
-    found = matrix.outcomes(cases)
+    found = simulated.outcomes(cases)
     _agree_with_catalogue(found)
     return found
 
@@ -114,7 +114,7 @@ def _page(mode: FailureMode) -> str:
         "\n".join(f"- {_invariant(name)}" for name in mode.violates),
         _policy_line(mode.scenario),
         "## What happens, step by step",
-        f"As the simulator tells it (`fencepost run {mode.id} --simulate --seed {matrix.SEEDS[0]}`):",
+        f"As the simulator tells it (`fencepost run {mode.id} --simulate --seed {simulated.SEEDS[0]}`):",
         fenced(_timeline(mode)),
         "The verdicts, with their witnesses:",
         "\n".join(f"- **{name}** {sentence}" for name, sentence in _witnesses(mode)),
@@ -177,7 +177,7 @@ def _witnesses(mode: FailureMode) -> Iterator[tuple[str, str]]:
 @cache
 def _told(name: str) -> tuple[list[dict[str, Any]], Report]:
     """The events of a failure mode as it happens, and what is judged of them."""
-    rows = matrix.events(failure_modes()[name].scenario, matrix.SEEDS[0])
+    rows = simulated.events(failure_modes()[name].scenario, simulated.SEEDS[0])
     return rows, judge(events_table(rows))
 
 

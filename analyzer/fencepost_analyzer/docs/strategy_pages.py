@@ -7,11 +7,11 @@ from functools import cache
 from typing import Any
 
 from fencepost_analyzer.catalogue import failure_modes
-from fencepost_analyzer.docs import matrix
 from fencepost_analyzer.docs.failure_pages import by_preset
 from fencepost_analyzer.docs.markup import anchor, code, codes, link, table, value
-from fencepost_analyzer.docs.matrix import Outcome
 from fencepost_analyzer.docs.sections import Page, Section
+from fencepost_analyzer.lab import outcomes as simulated
+from fencepost_analyzer.lab.outcomes import Outcome
 from fencepost_analyzer.strategies import Proof, Strategy, not_yet, strategies
 from fencepost_runtime.policy import presets
 
@@ -37,7 +37,7 @@ def alone() -> Mapping[tuple[str, str], Outcome]:
         for strategy in strategies().values()
         for mode in failure_modes().values()
     }
-    return matrix.outcomes(cases)
+    return simulated.outcomes(cases)
 
 
 def heals(strategy: Strategy) -> tuple[str, ...]:
@@ -86,8 +86,8 @@ def _row(one: Strategy) -> str:
 def _proof(one: Strategy, proof: Proof) -> str:
     """The strategy's own scenario, with and without it: verdicts, and how each job ended."""
     without, having = proof.scenario, proof.scenario.with_changes(one.on[0])
-    found = matrix.outcomes({"without": without, "with": having})
-    (before, died_before), (after, died_after) = matrix.endings(without), matrix.endings(having)
+    found = simulated.outcomes({"without": without, "with": having})
+    (before, died_before), (after, died_after) = simulated.endings(without), simulated.endings(having)
     rows = [["verdict", found["without"].cell(), found["with"].cell()]]
     if died_before or died_after:
         rows.append(["workers that died", str(died_before), str(died_after)])

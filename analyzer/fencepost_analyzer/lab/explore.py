@@ -16,6 +16,7 @@ from fencepost_analyzer.check import judge_many
 from fencepost_analyzer.database import events_table
 from fencepost_analyzer.errors import AnalyzerError
 from fencepost_analyzer.lab.found import Broken, Found, Shortest, Way
+from fencepost_analyzer.lab.lineage import concerns, lineage
 from fencepost_analyzer.lab.processes import processes
 from fencepost_analyzer.lab.space import Bound, following, in_order, merged, plain, shorter
 from fencepost_runtime.columns import ColumnSink
@@ -45,21 +46,37 @@ class Unit:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What is to be explored: `bases` are the scenarios to which faults are added, each with the bound of what may be
-    added; `invariants` the directories of the user's own."""
+    added; `invariants` the directories of the user's own. `by_lineage`: only what could prevent one job's good end."""
 
     bases: tuple[tuple[Scenario, Bound], ...]
     seed: int
     invariants: tuple[Path, ...] = ()
+    by_lineage: bool = False
 
     def units(self) -> tuple[Unit, ...]:
         """All units, in the order of the runs without a fault added. Raises NotRepeated."""
         found: list[Unit] = []
         for number, (scenario, bound) in enumerate(self.bases):
             found.append(Unit(number, None))
-            ran, trail, _ = _run(scenario, self.seed)
+            ran, trail, sink = _run(scenario, self.seed)
             _repeat(scenario, self.seed)
-            found += [Unit(number, fault) for fault in following(scenario, (), ran, trail) if bound.allows([fault])]
+            further = self.worth_trying(following(scenario, (), ran, trail), scenario, (), trail, sink)
+            found += [Unit(number, fault) for fault in further if bound.allows([fault])]
         return tuple(found)
+
+    def worth_trying(
+        self,
+        further: Iterable[Fault],
+        scenario: Scenario,
+        added: Sequence[Fault],
+        trail: Sequence[Passed],
+        sink: ColumnSink,
+    ) -> list[Fault]:
+        """All that could strike a run further, or of these only what its lineage names."""
+        if not self.by_lineage:
+            return list(further)
+        found = lineage(sink.rows(), trail)
+        return [fault for fault in further if concerns(fault, (*scenario.faults, *added), found)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +95,8 @@ class Exploration:
     @property
     def certified(self) -> bool:
         """Whether nothing breaks in any schedule within the bound: all were run, to their end, and all decided."""
-        return self.complete and not (self.found.violated or self.found.undecided or self.found.overdue)
+        found = self.found
+        return self.complete and not (self.plan.by_lineage or found.violated or found.undecided or found.overdue)
 
     @property
     def exit_code(self) -> int:
@@ -91,13 +109,15 @@ class Exploration:
         return _with(self.plan.bases[one.base][0], one.added)
 
 
-def around(scenario: Scenario, seed: int, bound: Bound, invariants: Iterable[Path] = ()) -> Plan:
+def around(
+    scenario: Scenario, seed: int, bound: Bound, invariants: Iterable[Path] = (), *, by_lineage: bool = False
+) -> Plan:
     """A plan around an incident: its work with up to so many faults, and with its own faults up to one fewer added."""
     calm = replace(scenario, faults=())
     bases = [(calm, bound)]
     if scenario.faults:
         bases.append((scenario, replace(bound, faults=max(0, bound.faults - 1))))
-    return Plan(tuple(bases), seed, tuple(invariants))
+    return Plan(tuple(bases), seed, tuple(invariants), by_lineage)
 
 
 def explore(
@@ -170,7 +190,7 @@ def _schedules(plan: Plan, unit: Unit, batch: _Batch) -> Found:
             found.equivalent += 1
             continue
         batch.add(_Ran(found, unit.base, added), ran, sink)
-        further = list(following(scenario, added, ran, trail))
+        further = plan.worth_trying(following(scenario, added, ran, trail), scenario, added, trail, sink)
         found.equivalent += merged(added, ran, trail, further, bound)
         if unit.first is None:
             continue  # Each of these begins a unit of its own.

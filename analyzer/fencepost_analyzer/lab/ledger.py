@@ -52,6 +52,7 @@ def digest(plan: Plan) -> str:
     told = {
         "version": __version__,
         "seed": plan.seed,
+        "by_lineage": plan.by_lineage,
         "bases": [[scenario.to_dict(), bound.to_dict()] for scenario, bound in plan.bases],
         "invariants": [[one.id, one.sql] for one in load(plan.invariants)],
     }

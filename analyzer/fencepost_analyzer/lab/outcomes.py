@@ -1,22 +1,28 @@
-"""Verdicts that pages state, computed: scenarios under policies, in the simulator, judged by every invariant.
+"""Verdicts that tables state, computed: scenarios under policies, in the simulator, judged by every invariant.
 
 A cell is stated only if it comes out alike under several seeds, that is, under several schedules.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from fencepost_analyzer.check import judge_many
 from fencepost_analyzer.database import events_table
-from fencepost_analyzer.docs.errors import DocsError
+from fencepost_analyzer.errors import AnalyzerError
 from fencepost_runtime.columns import ColumnSink
 from fencepost_runtime.scenario import Scenario
 from fencepost_runtime.simulate import simulate
 
 SEEDS = (1, 2, 3)
+
+
+class Unsteady(AnalyzerError):
+    """A verdict depends on the schedule: no table may state it."""
+
 
 K = TypeVar("K", bound=Hashable)
 Row = Mapping[str, Any]
@@ -52,22 +58,25 @@ class Ending:
     state: str
 
 
-def outcomes(cases: Mapping[K, Scenario]) -> dict[K, Outcome]:
-    """Runs every case under every seed and judges all of them in one pass. Raises DocsError where seeds disagree."""
+def outcomes(
+    cases: Mapping[K, Scenario], seeds: Sequence[int] = SEEDS, invariants: Sequence[Path] = ()
+) -> dict[K, Outcome]:
+    """Runs every case under every seed and judges all of them in one pass, by our invariants and those in the
+    directories `invariants`. Raises Unsteady where seeds disagree."""
     rows: list[dict[str, Any]] = []
     runs: list[tuple[K, tuple[str, ...]]] = []
     for case, scenario in cases.items():
-        for seed in SEEDS:
+        for seed in seeds:
             told = events(scenario, seed, schedule=len(runs))
             runs.append((case, _undone(scenario, told)))
             rows += told
     found: dict[K, Outcome] = {}
-    for schedule, judgement in judge_many(events_table(rows)).items():
+    for schedule, judgement in judge_many(events_table(rows), extra=invariants).items():
         case, undone = runs[schedule]
         unknown = tuple(name for name in judgement.unknown if name not in judgement.vacuous)
         outcome = Outcome(judgement.violated, unknown, undone)
         if found.setdefault(case, outcome) != outcome:
-            raise DocsError(f"The verdict on {case} depends on the schedule: {found[case].cell()}, {outcome.cell()}.")
+            raise Unsteady(f"The verdict on {case} depends on the schedule: {found[case].cell()}, {outcome.cell()}.")
     return found
 
 

@@ -1,0 +1,188 @@
+"""Recommend: the weakest policies that heal, found by search, and what each change is needed for."""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+from analyzer.lab import fencepost
+
+from fencepost_analyzer.catalogue import demo_scenario, failure_modes
+from fencepost_analyzer.inference import Inference
+from fencepost_analyzer.lab.bulk import judged
+from fencepost_analyzer.lab.cases import cuts
+from fencepost_analyzer.lab.lattice import above
+from fencepost_analyzer.lab.recommend import Advice, question, recommend
+from fencepost_analyzer.lab.search import Search
+from fencepost_analyzer.lab.space import Bound
+from fencepost_analyzer.scenario_file import load
+from fencepost_runtime.policy import Policy, preset, presets
+from fencepost_runtime.scenario import Scenario
+
+ONE = Bound(1, 1, 1, 1)
+
+
+@cache
+def advice(mode: str, bound: Bound = ONE) -> Advice:
+    return advised(failure_modes()[mode].scenario, bound)[0]
+
+
+def advised(scenario: Scenario, bound: Bound) -> list[Advice]:
+    inferences = tuple(Inference(fault, "", ()) for fault in scenario.faults)
+    return [recommend(cut, Search(question(cut, 1, bound))) for cut in cuts(scenario, inferences, ())]
+
+
+def named(one: Advice) -> set[str]:
+    return {strategy.id for option in (*one.options, *one.enough) for strategy in option.strategies}
+
+
+@pytest.mark.parametrize("mode", sorted(failure_modes()))
+def test_the_strategies_of_a_failure_mode_are_found(mode: str) -> None:
+    """What its page says heals it is among what the search, which knows no page, comes to; and it heals."""
+    found = advice(mode)
+    assert set(failure_modes()[mode].strategies) <= named(found)
+    assert found.healed
+    assert set(failure_modes()[mode].violates) <= set(found.broke)
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("mode", sorted(failure_modes()))
+def test_they_are_found_within_the_default_bound(mode: str, capsys: pytest.CaptureFixture[str]) -> None:
+    found = advice(mode, Bound())
+    assert set(failure_modes()[mode].strategies) <= named(found)
+    assert found.healed
+    with capsys.disabled():
+        told = {"figure": "recommended", "failure_mode": mode, "options": [dict(one.changes) for one in found.options]}
+        effort = {"policies": found.policies, "explored": found.explored, "schedules": found.tried}
+        sys.stdout.write(json.dumps({**told, **effort}) + "\n")
+
+
+@pytest.mark.parametrize("mode", sorted(failure_modes()))
+def test_every_schedule_that_is_named_breaks_what_it_is_named_for(mode: str) -> None:
+    """The counterexamples stand: simulated anew, each breaks its invariant."""
+    for option in advice(mode).options:
+        breaks = [*option.remaining, *(one for less in option.less for one in less.breaks)]
+        assert breaks
+        verdicts = judged([one.scenario for one in breaks], 1, question(advice(mode).cut, 1, ONE).invariants)
+        for one, (_, _, judgement) in zip(breaks, verdicts, strict=True):
+            assert one.invariant in judgement.violated
+
+
+@pytest.mark.parametrize("mode", ["FM-001", "FM-002", "FM-004"])
+def test_nothing_weaker_would_do(mode: str) -> None:
+    """Every policy below an option breaks something that the option keeps, or breaks it with fewer faults."""
+    found = advice(mode)
+    search = Search(question(found.cut, 1, ONE))
+    for option in found.options:
+        own = next(one for one in search.trials if one.choice.changes == option.changes)
+        search.explore([own])
+        below = [one for one in search.trials if one is not own and one.choice.within(own.choice)]
+        search.explore(below)
+        assert below
+        assert all(search.loss(one) > search.loss(own) for one in below)
+        assert all(less.breaks for less in option.less)
+
+
+def test_an_incident_of_several_queues_gets_advice_for_each() -> None:
+    """The demo's two queues fail in two ways, and are healed in two ways."""
+    payments, reports = advised(demo_scenario(), ONE)
+    assert (payments.cut.queue, reports.cut.queue) == ("payments", "reports")
+    assert {"RS-005", "RS-001", "RS-002"} <= named(payments)
+    assert "RS-004" in named(reports)
+
+
+def test_a_job_given_up_is_no_cure() -> None:
+    """Atomic writes alone break nothing after a crash of the only attempt, but then nobody does the job."""
+    found = advice("FM-003")
+    assert "GOAL-001" in found.broke
+    assert all(option.policy.max_attempts == 3 for option in found.options)
+
+
+def test_nothing_is_advised_where_nothing_helps_more() -> None:
+    """The strongest policy is left as it is; what it cannot prevent is said."""
+    scenario = failure_modes()["FM-002"].scenario.with_policy(preset("safe"))
+    (found,) = advised(scenario, ONE)
+    assert [dict(one.changes) for one in found.options] == [{}]
+    assert {one.invariant: one.everywhere for one in found.options[0].remaining} == {"INV-002": True}
+
+
+@pytest.mark.parametrize("name", sorted(presets()))
+def test_the_lattice_only_goes_up(name: str) -> None:
+    """Every policy of it has all strategies of the one below, and the recorded one comes first."""
+    recorded = preset(name)
+    choices = above(recorded)
+    assert choices[0].policy == recorded
+    assert len({_fields(one.policy) for one in choices}) == len(choices)
+    for one in choices:
+        assert choices[0].within(one)
+        assert {s.id for s in choices[0].strategies(Policy())} <= {s.id for s in one.strategies(Policy())}
+
+
+def _fields(policy: Policy) -> str:
+    return str({**policy.to_dict(), "name": ""})
+
+
+def test_the_command_says_what_and_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Advice that can be read, schedules that can be run, and JSON that says the same."""
+    monkeypatch.chdir(tmp_path)
+    fencepost("run", "FM-002", "--simulate", "--id", "was")
+    done = fencepost("recommend", "was", "--faults", "1", "--workers", "1", "--into", "proofs")
+    assert done.code == 0, done.err
+    assert "Turn on writes and acknowledgement in one transaction (RS-005)" in done.out
+    assert "with fencing = true alone, INV-001 breaks in" in done.out
+    assert "still, as everywhere: INV-002 breaks" in done.out
+    assert "The whole incident (2 jobs) breaks nothing" in done.out
+    written = sorted(Path("proofs").glob("*.toml"))
+    assert written
+    for path in written:
+        scenario, seed = load(path)
+        (one,) = judged([scenario], seed)
+        assert path.stem.rpartition("-INV-")[2] in {name.removeprefix("INV-") for name in one.judgement.violated}
+    data = fencepost("recommend", "was", "--faults", "1", "--workers", "2", "--json").json
+    assert data["advice"][0]["options"][0]["changes"] == {"ack": "with_writes", "writes": "atomic"}
+    assert data["still_broken"] == []
+
+
+def test_the_matrix_names_what_heals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an incident: a row for each policy, with what breaks, what it costs, and within a bound if that is asked."""
+    monkeypatch.chdir(tmp_path)
+    fencepost("run", "FM-003", "--simulate", "--id", "was")
+    done = fencepost("matrix", "was", "--json")
+    rows = {row["policy"]: row for row in done.json["rows"]}
+    assert set(rows) == {"as recorded", *presets()}
+    assert rows["as recorded"]["violated"] == ["INV-007"]
+    assert {name for name, row in rows.items() if row["heals"]} == {"deduped", "safe", "transactional"}
+    assert done.json["cheapest"] == "transactional"
+    explored = fencepost("matrix", "was", "--explore", "--faults", "1", "--workers", "1").out
+    assert "breaks in fewest of what else can happen: safe" in explored
+    assert fencepost("matrix", "FM-001").code == 0
+
+
+def test_the_matrix_of_all_failure_modes_is_that_of_the_page() -> None:
+    """The command and docs/03 state the same cells."""
+    rows = fencepost("matrix", "--json").json["rows"]
+    found = {(row["failure_mode"], row["policy"]): row for row in rows}
+    for mode in failure_modes().values():
+        own = mode.scenario.queues[0].policy.name
+        assert found[mode.id, own]["violated"] == list(mode.violates)
+        assert found[mode.id, mode.heals]["violated"] == []
+    page = (Path(__file__).parents[2] / "docs" / "03-failure-modes.md").read_text()
+    for name in presets():
+        line = next(line for line in page.splitlines() if line.startswith(f"| [`{name}`]"))
+        for mode, cell in zip(failure_modes(), line.split("|")[2:-1], strict=True):
+            assert all(broken in cell for broken in found[mode, name]["violated"])
+
+
+@pytest.mark.parametrize("command", ["recommend", "matrix"])
+def test_bad_input_is_one_sentence(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recording, a file, a failure mode that is not there; options that make no sense: exit code 2."""
+    monkeypatch.chdir(tmp_path)
+    Path("bad.toml").write_text('id = "x"\n[[queues]]\nname = "q"\nworkload = "paymnts"\n')
+    for arguments in (("nowhere",), ("no.toml",), ("FM-999",), ("bad.toml",), ("FM-001", "--faults", "9")):
+        done = fencepost(command, *arguments)
+        assert done.code == 2, done.out
+        assert done.err.count("\n") == 1
+        assert "Traceback" not in done.err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fencepost_runtime.scenario import Fault, Point
+from fencepost_runtime.scenario import Fault, Point, Scenario
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,11 @@ class Inference:
     sentence: str
     span_ids: tuple[str, ...]
     work: int = 0
+
+
+def as_written(scenario: Scenario) -> tuple[Inference, ...]:
+    """The faults of a scenario that somebody wrote: they rest on nothing else."""
+    return tuple(Inference(fault, "as it is written", (), work=fault.at.index) for fault in scenario.faults)
 
 
 def where(point: Point) -> str:

@@ -41,7 +41,13 @@ def load(path: Path) -> tuple[Scenario, int]:
     A failure mode's own file, and a postmortem's, hold the scenario in a table `scenario`, beside other things.
     Raises ScenarioFileError, in one sentence with the line, for what cannot be run, and OSError.
     """
-    content = _content(path)
+    return loads(_content(path), path)
+
+
+def loads(content: str, path: Path) -> tuple[Scenario, int]:
+    """The same from the content of a file, whose `path` says what it is called and how it is written.
+
+    Raises ScenarioFileError as `load` does."""
     table = _parsed(path, content)
     inside = ("scenario",) if isinstance(table, dict) and "scenario" in table else ()
     data = table["scenario"] if inside else table

@@ -20,6 +20,7 @@ from fencepost_analyzer.cli import (
     postmortems,
     recording,
     recordings,
+    regressing,
     replaying,
     scenarios,
     showing,
@@ -47,6 +48,7 @@ A flight recorder and crash lab for job queues.
   fencepost explore latest --policy safe       what else could have happened, every schedule within a bound
   fencepost matrix latest         the incident under every policy: which promises hold, and at what price
   fencepost recommend latest      the weakest policy under which it cannot happen again, and why
+  fencepost regression latest --policy safe --out test_incident.py
   fencepost postmortem new latest              the evidence, attached to a postmortem
   fencepost import spans.jsonl.gz              traces from elsewhere (OTLP JSON lines or protobuf)
   fencepost export latest                      traces for elsewhere (OTLP, Perfetto)
@@ -79,6 +81,7 @@ def build() -> typer.Typer:
     shrinking.register(app)
     comparing.register(app)
     advising.register(app)
+    regressing.register(app)
     app.add_typer(postmortems.build(), name="postmortem", short_help="The proof in a folder, beside a page for people.")
     exporting.register(app)
     catalogue.register(app)

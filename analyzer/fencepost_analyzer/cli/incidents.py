@@ -53,15 +53,16 @@ def incident(
 ) -> Incident:
     """What a command was asked about. Raises as opening a recording, a file or a failure mode does."""
     from fencepost_analyzer.catalogue import failure_mode
+    from fencepost_analyzer.inference import as_written
     from fencepost_analyzer.retelling import retell
     from fencepost_analyzer.scenario_file import load
 
     if Path(subject).suffix in (".toml", ".json"):
         scenario, seed = load(Path(subject))
-        return Incident(Path(subject).stem, scenario, seed, _as_written(scenario))
+        return Incident(Path(subject).stem, scenario, seed, as_written(scenario))
     if subject.upper().startswith("FM-"):
         mode = failure_mode(subject)
-        return Incident(mode.id, mode.scenario, 1, _as_written(mode.scenario))
+        return Incident(mode.id, mode.scenario, 1, as_written(mode.scenario))
     with here.case(subject, invariants, mappings) as case:
         told, report = retell(case), case.report
     jobs = {job.id for job in told.scenario.jobs}
@@ -96,9 +97,3 @@ def cores() -> int:
     import os
 
     return len(os.sched_getaffinity(0))
-
-
-def _as_written(scenario: Scenario) -> tuple[Inference, ...]:
-    from fencepost_analyzer.inference import Inference
-
-    return tuple(Inference(fault, "as it is written", (), work=fault.at.index) for fault in scenario.faults)

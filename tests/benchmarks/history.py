@@ -127,9 +127,13 @@ class History:
         return {key: self._applied(writes) for key, writes in found.items()}
 
     def _applied(self, writes: list[Row]) -> Doubt:
-        if any(self.happened(write) or write.get("reason") == "duplicate" for write in writes):
+        if any(self.happened(write) for write in writes):
             return True
-        return None if any(self.happened(write) is None for write in writes) else False
+        guarded = any(write.get("reason") == "duplicate" for write in writes)
+        of_this_key = [one for one in self.of(None, "write") if one.get("effect_key") == writes[0]["effect_key"]]
+        if guarded and any(self.happened(one) is not False for one in of_this_key):
+            return True
+        return None if guarded or any(self.happened(write) is None for write in writes) else False
 
     def effect_total(self, job: str) -> int | None:
         return max((r["effect_total"] for r in self.of_any(job) if r.get("effect_total") is not None), default=None)

@@ -152,7 +152,7 @@ def test_faults_travel_as_plain_data() -> None:
 
 def test_too_many_schedules_are_no_certificate() -> None:
     """Where not all was explored nothing is certified: exit code 3, though nothing was seen to break."""
-    queue = {"name": "payments", "workload": "payments", "jobs": 8, "policy": "transactional"}
+    queue = {"name": "payments", "workload": "payments", "jobs": 40, "policy": "transactional"}
     many = around(Scenario.from_dict({"id": "many", "queues": [queue]}), 1, Bound(1, 1, 0, 0))
     done = explore(many, at_most=1)
     assert 0 < done.explored < done.units

@@ -149,7 +149,9 @@ def explore(
 def _explored(
     plan: Plan, units: Sequence[Unit], workers: int, going: Callable[[], bool]
 ) -> Iterator[tuple[Unit, Found]]:
-    chunks = [units[start : start + CHUNK] for start in range(0, len(units), CHUNK)]
+    # With one fault a unit is one schedule, and a query costs the same for one as for hundreds.
+    size = CHUNK if any(bound.faults > 1 for _, bound in plan.bases) else 4 * CHUNK
+    chunks = [units[start : start + size] for start in range(0, len(units), size)]
     if workers <= 1:
         for chunk in chunks:
             if not going():

@@ -182,6 +182,7 @@ def _close(out: Output, recording: Recording, folder: Path, scenario: Scenario, 
         f"check {recording.id} --witnesses 10  # all the witnesses",
         f"query {recording.id} \"SELECT * FROM events WHERE job_id = '{job}'\"  # anything else",
         f"replay {recording.id} --policy fenced  # would fencing have been enough?",
+        f"recommend {recording.id}  # the weakest policy under which it cannot happen again (a minute)",
         f"postmortem verify {shlex.quote(str(folder))}  # does the evidence still stand?",
         "failure-modes  # what else can go wrong",
     )

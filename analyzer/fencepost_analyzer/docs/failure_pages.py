@@ -231,6 +231,7 @@ def _commands(mode: FailureMode) -> str:
         (f"fencepost replay latest --policy {mode.heals}", "healed"),
         *((f"fencepost replay latest --policy {one.policy}", "not healed") for one in mode.seems),
         (f"fencepost run {mode.id} --near-miss", "close, and clean"),
+        (f"fencepost recommend {mode.id}", "the weakest policies under which it cannot happen"),
     ]
     width = max(len(line) for line, _ in lines)
     return "\n".join(f"{line:<{width}}  # {what}" for line, what in lines)

@@ -74,6 +74,8 @@ def recommend(
     with here.out.working("reading …"):
         found = incident(here, run, invariants, mappings)
     bound = Bound(faults, crashes, pauses, losses)
+    if into is not None:
+        into.mkdir(parents=True, exist_ok=True)  # Before the search: it takes a while.
     advice = []
     with here.out.working("searching …") as say, exploring(number) as explorer:
         for cut in cuts(found.scenario, found.inferences, found.suspects):
@@ -206,7 +208,6 @@ def _write(into: Path, found: Incident, advice: Sequence[Advice]) -> dict[str, P
     """Every schedule that the advice names, as scenarios to run."""
     from fencepost_analyzer.scenario_file import dump
 
-    into.mkdir(parents=True, exist_ok=True)
     written = {}
     for queue, one in enumerate(advice, start=1):
         for number, option in enumerate(one.options, start=1):

@@ -56,9 +56,11 @@ def test_the_strategies_of_a_failure_mode_are_found(mode: str) -> None:
 @pytest.mark.campaign
 @pytest.mark.parametrize("mode", sorted(failure_modes()))
 def test_they_are_found_within_the_default_bound(mode: str, capsys: pytest.CaptureFixture[str]) -> None:
-    found = advice(mode, Bound())
+    found, search = searched(mode, Bound())
     assert set(failure_modes()[mode].strategies) <= named(found)
     assert found.healed
+    explored = [(set(one.breaks), set(one.exploration.found.violated)) for one in search.explored if one.exploration]
+    assert [known for known, seen in explored if known != seen] == []
     with capsys.disabled():
         told = {"figure": "recommended", "failure_mode": mode, "options": [dict(one.changes) for one in found.options]}
         effort = {"policies": found.policies, "explored": found.explored, "schedules": found.tried}
@@ -74,6 +76,16 @@ def test_every_schedule_that_is_named_breaks_what_it_is_named_for(mode: str) -> 
         verdicts = judged([one.scenario for one in breaks], 1, question(advice(mode).cut, 1, ONE).invariants)
         for one, (_, _, judgement) in zip(breaks, verdicts, strict=True):
             assert one.invariant in judgement.violated
+
+
+@pytest.mark.parametrize("mode", sorted(failure_modes()))
+def test_what_one_search_knows_every_exploration_finds(mode: str) -> None:
+    """No counterexample of one policy breaks, under another, what exploring that one does not find."""
+    _, search = searched(mode)
+    assert len(search.explored) > 2
+    for trial in search.explored:
+        assert trial.exploration is not None
+        assert set(trial.breaks) == set(trial.exploration.found.violated)
 
 
 @pytest.mark.parametrize("mode", ["FM-001", "FM-002", "FM-004"])

@@ -102,10 +102,8 @@ def recommend(
     here.out.blank()
     changes = advice[0].options[0].changes if advice and advice[0].options else {}
     sets = "".join(f" --set {name}={_value(value)}" for name, value in changes.items())
-    again = run if not run.upper().startswith("FM-") else "latest"
-    here.out.next_steps(
-        f"explore {word(run)}{sets}", *([f"replay {word(again)}{sets}"] if sets and again == run else [])
-    )
+    replay = [f"replay {word(run)}{sets}"] if sets and found.recorded else []
+    here.out.next_steps(f"explore {word(run)}{sets}", *replay)
     return code
 
 

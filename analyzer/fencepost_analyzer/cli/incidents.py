@@ -36,10 +36,12 @@ Losses = Annotated[int, typer.Option("--losses", min=0, max=4, help="Lost replie
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """`inferences`: its faults, each with where else it may strike; `violated`: what a recording proves broken;
-    `suspects`: the jobs that its witnesses name; `notes`: what the scenario lacks of the recording, as clauses."""
+    """`recorded`: whether it is a recording. `inferences`: its faults, each with where else it may strike; `violated`:
+    what a recording proves broken; `suspects`: the jobs that its witnesses name; `notes`: what the scenario lacks of
+    the recording, as clauses."""
 
     name: str
+    recorded: bool
     scenario: Scenario
     seed: int
     inferences: tuple[Inference, ...]
@@ -59,10 +61,10 @@ def incident(
 
     if Path(subject).suffix in (".toml", ".json"):
         scenario, seed = load(Path(subject))
-        return Incident(Path(subject).stem, scenario, seed, as_written(scenario))
+        return Incident(Path(subject).stem, False, scenario, seed, as_written(scenario))
     if subject.upper().startswith("FM-"):
         mode = failure_mode(subject)
-        return Incident(mode.id, mode.scenario, 1, as_written(mode.scenario))
+        return Incident(mode.id, False, mode.scenario, 1, as_written(mode.scenario))
     with here.case(subject, invariants, mappings) as case:
         told, report = retell(case), case.report
     jobs = {job.id for job in told.scenario.jobs}
@@ -70,6 +72,7 @@ def incident(
     suspects = dict.fromkeys(one.job_id for finding in broken for one in finding.witnesses if one.job_id in jobs)
     return Incident(
         case.recording.id,
+        True,
         told.scenario,
         told.seed,
         told.found.inferences,

@@ -22,11 +22,18 @@ class Faults:
     """The scenario's faults by the step they strike; each strikes once."""
 
     def __init__(self, faults: Iterable[Fault]) -> None:
-        self._left = list(faults)
+        self._left: list[Fault] = []
         self._struck: list[Fault] = []
+        # The steps that any of them strikes, by their own names: most steps are none of these.
+        self._names: set[str] = set()
+        for fault in faults:
+            self.add(fault)
 
     def add(self, fault: Fault) -> None:
         self._left.append(fault)
+        self._names.add(fault.at.step)
+        if fault.at.step == "settle":
+            self._names.add("apply")  # It may settle as well.
 
     @property
     def left(self) -> tuple[Fault, ...]:
@@ -40,7 +47,7 @@ class Faults:
 
     def strike(self, step: Step, when: When | None = None) -> Fault | None:
         """The fault due at this step; with `when`, only a kill or pause at that moment of it."""
-        if not self._left:
+        if step.name not in self._names:
             return None
         for fault in self._left:
             wanted = fault.kind in ("kill", "pause") and fault.at.when == when

@@ -180,6 +180,7 @@ class _Free(_World):
         self.trail = trail
         self.horizon = EPOCH + scenario.at_most_ms * MS
         self.over = False
+        self.stopped: tuple[str, ...] = ()
         self.awaited = {fault.until for fault in scenario.faults if fault.until is not None}
         self.reached: set[Point] = set()
 
@@ -233,8 +234,7 @@ class _Free(_World):
             self.go(actor, step)
         finally:
             if self.trail is not None:
-                stopped = tuple(other.name for other in self.actors if other.paused is not None)
-                self.trail.append(Passed(actor.name, step, self.now, len(self.faults.struck), stopped))
+                self.trail.append(Passed(actor.name, step, self.now, len(self.faults.struck), self.stopped))
 
     def go(self, actor: _Actor, step: Step) -> None:
         if self.interrupted(actor, step, "before"):
@@ -273,6 +273,7 @@ class _Free(_World):
         if fault.kind == "kill":
             raise _Killed
         actor.paused = fault
+        self.stopped = (*self.stopped, actor.name)
         # Whoever waits for what has happened already does not wait.
         reached = fault.until in self.reached
         actor.wake_at = self.now + (actor.length() if reached else fault.at_most_ms * MS)
@@ -282,6 +283,7 @@ class _Free(_World):
     def resume(self, actor: _Actor) -> None:
         self.supervisor.observed("resume", actor.name, "SIGCONT", self.now)
         actor.paused = None
+        self.stopped = tuple(name for name in self.stopped if name != actor.name)
         actor.wake_at = self.now + actor.length()
 
     def wake_waiting(self, step: Step) -> None:

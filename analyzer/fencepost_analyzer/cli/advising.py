@@ -108,7 +108,7 @@ def recommend(
 
 
 def _print(out: Output, advice: Advice) -> None:
-    broke = f"{text.listed(advice.broke)} broke" if advice.broke else "nothing broke"
+    broke = f"{text.listed([_called(name) for name in advice.broke])} broke" if advice.broke else "nothing broke"
     out.line(bold(f"queue {advice.cut.queue}"), f", policy {advice.cut.policy.name}: {broke}")
     jobs = [job.id for job in advice.cut.scenario.jobs]
     of = f" of {advice.cut.of}" if advice.cut.of > len(jobs) else ""
@@ -122,7 +122,8 @@ def _print(out: Output, advice: Advice) -> None:
         _print_option(out, advice, option, full=number == 1)
     if advice.enough:
         out.blank()
-        out.line(f"Enough to keep what broke, {text.listed(advice.broke)}, and no more:")
+        kept = text.listed([_called(name) for name in advice.broke])
+        out.line(f"Enough to keep what broke, {kept}, and no more:")
         for option in advice.enough:
             out.item("-  ", bold(_advice(option, "Turn")))
             _print_option(out, advice, option, full=False)
@@ -174,7 +175,16 @@ def _broken(one: Break, of: int) -> str:
 
     shortest = text.listed([told(fault) for fault in one.faults], empty="no fault at all")
     among = ", the incident among them" if one.incident else ""
-    return f"{one.invariant} breaks in {one.schedules:,} of {of:,} schedules{among}; shortest: {shortest}"
+    return f"{_called(one.invariant)} breaks in {one.schedules:,} of {of:,} schedules{among}; shortest: {shortest}"
+
+
+def _called(name: str) -> str:
+    """An invariant by its id; a promise that only advice knows, by its title as well."""
+    from fencepost_analyzer.database import directory
+    from fencepost_analyzer.invariants import load
+
+    goals = {one.id: one.title for one in load((directory("goals"),)) if one.path.parent == directory("goals")}
+    return f"{name} ({goals[name]})" if name in goals else name
 
 
 def _costs(cost: Cost, recorded: Cost) -> str:

@@ -1,8 +1,8 @@
 """Kill processes at random moments of their work on a queue, and compare what they were told with what is there.
 
-`killing.py DATABASE ROUNDS SECONDS SEED`, the database as JSON, prints one JSON object: rounds, kills, answers, and
-every contradiction found; it ends after so many rounds or seconds. It has no threads, so that it can fork: a round
-costs milliseconds.
+`killing.py DATABASE KILLS SECONDS SEED`, the database as JSON, prints one JSON object: rounds, kills, answers, and
+every contradiction found; it ends after so many kills and as many answers, or after so many seconds. It has no
+threads, so that it can fork: a round costs milliseconds.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def main(database: Database, most: int, seconds: float, seed: int) -> None:
     deadline = time.monotonic() + seconds
     rounds = kills = answers = 0
     wrong: list[str] = []
-    while rounds < most and time.monotonic() < deadline and not wrong:
+    while min(kills, answers) < most and time.monotonic() < deadline and not wrong:
         supply(database, rounds)
         lines, killed = killed_at_random(database, draw)
         rounds, kills, answers = rounds + 1, kills + killed, answers + len(lines) - 1

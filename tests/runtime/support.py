@@ -237,10 +237,10 @@ def one_sentence(error: Exception) -> str:
     return said
 
 
-def kill(database: Database, rounds: int, seconds: float, seed: int) -> None:
-    """Kill processes at work on the database, so many rounds or seconds: nothing they were told may be missing."""
+def kill(database: Database, kills: int, seconds: float, seed: int) -> None:
+    """Kill processes at work on the database, so often or so long: nothing they were told is missing."""
     words = [sys.executable, Path(__file__).with_name("killing.py"), json.dumps(database.to_dict())]
-    command = [str(word) for word in (*words, rounds, seconds, seed)]
+    command = [str(word) for word in (*words, kills, seconds, seed)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     result = json.loads(done.stdout)
     assert result["wrong"] == [], f"seed {seed}: {result}"

@@ -72,7 +72,7 @@ def test_processes_side_by_side_are_granted_each_lease_once(database: Database, 
 
 def test_nothing_told_is_lost_and_nothing_is_applied_by_half(database: Database) -> None:
     """Processes killed at random moments of their transactions leave all that was answered, and nothing by half."""
-    kill(database, 60, seconds=10, seed=1)
+    kill(database, 60, seconds=30, seed=1)
 
 
 @pytest.mark.campaign

@@ -38,7 +38,7 @@ def test_processes_that_open_a_new_database_together_all_get_it(tmp_path: Path) 
 
 def test_nothing_told_is_lost_and_nothing_is_applied_by_half() -> None:
     """Processes killed at random moments of their transactions leave all that was answered, and nothing by half."""
-    _kill(60, seconds=10, seed=1)
+    _kill(60, seconds=30, seed=1)
 
 
 @pytest.mark.campaign
@@ -48,11 +48,11 @@ def test_nothing_is_lost_in_a_minute_of_killing(seed: int) -> None:
     _kill(1_000_000, seconds=60, seed=seed)
 
 
-def _kill(rounds: int, seconds: float, seed: int) -> None:
+def _kill(kills: int, seconds: float, seed: int) -> None:
     # The death of a process is the same on every disk: in memory there are more of them in the time.
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as directory:
-        kill(Database("sqlite", str(Path(directory, "queue.sqlite"))), rounds, seconds, seed)
+        kill(Database("sqlite", str(Path(directory, "queue.sqlite"))), kills, seconds, seed)
 
 
 def test_a_refused_step_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from fencepost_recorder.errors import RecordingDamaged, printable
 from fencepost_recorder.logs import Log
 from fencepost_recorder.loose import Half
 from fencepost_recorder.manifest import FileEntry
+from fencepost_recorder.native import native
 from fencepost_recorder.parts import ID_BYTES, Part, SpanParts, write_gaps
 from fencepost_recorder.plainfile import open_plain
 from fencepost_recorder.reckoning import reckon
@@ -197,7 +198,7 @@ def _opened(path: Path, entry: FileEntry) -> pq.ParquetFile:
     """The Parquet file, parsed from the very bytes that were checked. Raises RecordingDamaged, StorageError."""
     try:
         with open_plain(path) as stream:
-            data = stream.read()
+            data = native(stream)
     except OSError as error:
         raise durable.storage_error("read", path, error) from error
     if hashlib.sha256(data).hexdigest() != entry.sha256:

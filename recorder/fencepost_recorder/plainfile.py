@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import BinaryIO
+from io import BufferedReader
 
 
-def open_plain(path: str | os.PathLike[str], *, dir_fd: int | None = None, buffering: int = -1) -> BinaryIO:
+def open_plain(path: str | os.PathLike[str], *, dir_fd: int | None = None) -> BufferedReader:
     """The plain file at `path`, opened for reading through no symbolic link; the caller closes it.
 
     Raises OSError: IsADirectoryError for a folder, and with ELOOP, ENXIO or EINVAL for what else is no plain file.
@@ -20,7 +20,7 @@ def open_plain(path: str | os.PathLike[str], *, dir_fd: int | None = None, buffe
             raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
         if not stat.S_ISREG(mode):
             raise OSError(errno.EINVAL, "it is no plain file", str(path))
-        return os.fdopen(descriptor, "rb", buffering=buffering)
+        return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
         raise

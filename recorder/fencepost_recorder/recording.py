@@ -7,7 +7,6 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,6 +14,7 @@ import pyarrow.parquet as pq
 from fencepost_recorder import folder, manifest, schema
 from fencepost_recorder.errors import RecordingDamaged, RecordingNotFound, RecordingUnsealed, printable
 from fencepost_recorder.manifest import FileEntry, Manifest
+from fencepost_recorder.native import native
 from fencepost_recorder.plainfile import open_plain
 
 
@@ -114,13 +114,15 @@ def _check_names(directory: Path, found: Manifest) -> None:
         )
 
 
-def _read(directory: Path, entry: FileEntry) -> bytes:
+def _read(directory: Path, entry: FileEntry) -> pa.Buffer:
     """The file's bytes, once they are known to be those that were sealed."""
     name = f"{entry.path} in {printable(directory)}"
     try:
         with open_plain(directory / entry.path) as stream:
             size = os.fstat(stream.fileno()).st_size
-            data = stream.read() if size == entry.bytes else b""
+            if size == entry.bytes:
+                data = native(stream)
+                size = data.size
     except FileNotFoundError:
         raise RecordingDamaged(f"{name} is missing: restore it from a copy") from None
     except OSError as error:
@@ -147,7 +149,8 @@ def _parse(directory: Path, entry: FileEntry, expected: pa.Schema) -> pa.Table:
     # Hash and table come from the same bytes in memory: nobody can change the file in between.
     data = _read(directory, entry)
     try:
-        table: Any = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+        with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
+            table: pa.Table = file.read()
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _no_table(directory, entry) from error
     if not table.schema.equals(expected) or table.num_rows != entry.rows:

@@ -6,6 +6,8 @@ import gc
 import json
 import os
 import shutil
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -288,3 +290,17 @@ def test_a_file_that_was_given_up_writes_into_no_other(tmp_path: Path) -> None:
         del writer
         gc.collect()
     assert (tmp_path / "strangers").read_bytes() == b""
+
+
+def test_nothing_reads_on_in_the_background(sealed: Recording) -> None:
+    """Arrow's scanner of datasets may still let go of Python's memory in its threads when Python ends: that aborts the
+    process, or hangs it. It is not used."""
+    program = """
+import sys
+from pathlib import Path
+from fencepost_recorder import open_recording
+recording = open_recording(Path(sys.argv[1]))
+recording.spans(), recording.gaps(), list(recording.batches(["name"]))
+sys.exit("pyarrow.dataset" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", program, str(sealed.directory)], check=False).returncode == 0

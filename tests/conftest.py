@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import hypothesis
@@ -18,6 +19,9 @@ hypothesis.settings.register_profile("campaign", deadline=None, max_examples=2_0
 def pytest_configure(config: pytest.Config) -> None:
     campaign = config.getoption("markexpr") == "campaign"
     hypothesis.settings.load_profile("campaign" if campaign else "test")
+    # A shell has what it starts in the background ignore Ctrl-C, and so would all that the tests start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -35,7 +35,7 @@ def open_case(
 
     Raises AnalyzerError for files that do not follow the rules; a recording that cannot be judged is a verdict."""
     chosen = load(invariants)
-    with check.opened(recording, mappings=mappings, keep=True) as (connection, unmapped):
+    with check.opened(recording, mappings=mappings, judged_by=chosen) as (connection, unmapped):
         yield Case(recording, tuple(invariants), tuple(mappings), chosen, connection, unmapped)
 
 
@@ -128,7 +128,7 @@ class Case:
         if not foreign:
             return _Told(_events(self.connection), {})
         own = mapping.shipped(SCOPE)
-        with check.opened(self.recording, chosen=(own,), keep=True) as (connection, unmapped):
+        with check.opened(self.recording, chosen=(own,), judged_by=self._chosen) as (connection, unmapped):
             # What others' mappings read is not unread for being left out here.
             others = [scope for scope in foreign if scope != SCOPE]
             read = "DELETE FROM unread WHERE coalesce(scope, '') IN (SELECT unnest($others))"

@@ -37,6 +37,8 @@ from fencepost_analyzer.mapping import load_mappings, map_spans
 from fencepost_analyzer.verdicts import Finding, Judgement, Report, Verdict, Witness, merge, span_needed
 
 MAX_WITNESSES = 10
+# What is asked beside the invariants.
+_ASKED = ("coverage", "counts", "gaps_touching", "judgement", "witnesses")
 # Unread spans that a reason names.
 MAX_NAMED = 3
 _DOUBTS = {
@@ -90,7 +92,7 @@ def check(recording: Recording, *, extra: Sequence[Path] = (), mappings: Sequenc
     `extra` and `mappings` are directories of the user's own invariants and mappings. Raises AnalyzerError for
     files that do not follow the rules; a recording that cannot be judged is a verdict, not an error."""
     chosen = invariants.load(extra)
-    with opened(recording, mappings=mappings, keep=True) as (connection, unmapped):
+    with opened(recording, mappings=mappings, judged_by=chosen) as (connection, unmapped):
         return report(connection, chosen, unmapped)
 
 
@@ -116,7 +118,7 @@ def judge(
 
 def judge_by(chosen: tuple[Invariant, ...], events: pa.Table, gaps: pa.Table | None = None) -> Report:
     """Judges a table of events by these invariants, as `judge` does."""
-    with _judging(events, gaps) as connection:
+    with _judging(events, gaps, chosen) as connection:
         return report(connection, chosen)
 
 
@@ -125,7 +127,7 @@ def judge_many(
 ) -> dict[int, Judgement]:
     """Judges every `schedule` in the table by itself, all of them in one pass of each invariant."""
     chosen = invariants.load(extra, only)
-    with _judging(events, None) as connection:
+    with _judging(events, None, chosen) as connection:
         evidence = _evidence(connection, chosen, 0)
     if evidence.failures:
         name, problem = next(iter(evidence.failures.items()))
@@ -141,22 +143,25 @@ def opened(
     chosen: Sequence[SpanMapping] | None = None,
     memory_limit: str | None = None,
     threads: int | None = None,
-    keep: bool = False,
+    judged_by: Sequence[Invariant] = (),
 ) -> Iterator[tuple[duckdb.DuckDBPyConnection, tuple[str, ...]]]:
     """A locked connection with `spans`, `gaps`, `events` and the views, and the scopes that no mapping knows.
 
-    `chosen` are the mappings to use, instead of ours and those of the directories `mappings`."""
+    `chosen` are the mappings to use, instead of ours and those of the directories `mappings`; what the invariants
+    `judged_by` share is computed once."""
     chosen = load_mappings(mappings) if chosen is None else chosen
     tables = {"spans": recording.spans(), "gaps": conform(recording.gaps(), GAPS, "gaps")}
     with database(tables, memory_limit=memory_limit, threads=threads) as connection:
         settle_disputes(connection)
         unmapped = map_spans(connection, chosen)
-        create_views(connection, keep=keep)
+        create_views(connection, readers=[one.sql for one in judged_by])
         yield connection, unmapped
 
 
 @contextmanager
-def _judging(events: pa.Table, gaps: pa.Table | None) -> Iterator[duckdb.DuckDBPyConnection]:
+def _judging(
+    events: pa.Table, gaps: pa.Table | None, chosen: Sequence[Invariant]
+) -> Iterator[duckdb.DuckDBPyConnection]:
     gaps = GAPS.empty_table() if gaps is None else conform(gaps, GAPS, "gaps")
     with duckdb.connect(":memory:") as connection:
         load(connection, "gaps", gaps)
@@ -166,7 +171,8 @@ def _judging(events: pa.Table, gaps: pa.Table | None) -> Iterator[duckdb.DuckDBP
         )
         tidy_events(connection, conform(events, EVENTS, "events"))
         lock(connection)
-        create_views(connection, keep=True)
+        readers = [*(one.sql for one in chosen), *(resource(f"views/{name}.sql") for name in _ASKED)]
+        create_views(connection, readers=readers, for_others=False)
         yield connection
 
 

@@ -6,6 +6,7 @@ are untrusted.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from importlib.resources import files
@@ -88,7 +89,7 @@ VIEWS = (
     "unfinished",
     "unended",
 )
-# Those that many invariants read and that are small or dear to compute: worth keeping when all of them are judged.
+# Those that several invariants read and that are small or dear to compute.
 _KEPT = frozenset(
     (
         "horizon",
@@ -157,14 +158,31 @@ def lock(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(statement)
 
 
-def create_views(connection: duckdb.DuckDBPyConnection, *, keep: bool = False) -> None:
-    """Creates the views of views/*.sql over `events`, in order; `events` must exist. With `keep` the dear ones become
-    tables, computed once: for a connection on which all invariants will run."""
+def create_views(
+    connection: duckdb.DuckDBPyConnection, *, readers: Iterable[str] = (), for_others: bool = True
+) -> None:
+    """Creates the views of views/*.sql over `events`, in order; `events` must exist. Of those that `readers` read, SQL
+    that will run on the connection, the dear ones become tables, computed once. Without
+    `for_others` nobody else will ask, and views that no reader reads are left out."""
     connection.execute(resource("views/macros.sql"))
-    for name in VIEWS:
-        text = resource(f"views/{name}.sql")
-        if not (keep and name in _KEPT and _created(connection, name, text)):
+    texts = {name: resource(f"views/{name}.sql") for name in VIEWS}
+    read = _read(texts, readers)
+    for name, text in texts.items():
+        if name in read & _KEPT and _created(connection, name, text):
+            continue
+        if for_others or name in read:
             connection.execute(f'CREATE VIEW "{name}" AS {text}')
+
+
+def _read(texts: Mapping[str, str], readers: Iterable[str]) -> set[str]:
+    """Which views some SQL names, by itself or through others; one that it names in a comment only, too."""
+    found: set[str] = set()
+    waiting = list(readers)
+    while waiting:
+        for name in (texts.keys() & re.findall(r"\w+", waiting.pop().lower())) - found:
+            found.add(name)
+            waiting.append(texts[name])
+    return found
 
 
 def _created(connection: duckdb.DuckDBPyConnection, name: str, text: str) -> bool:

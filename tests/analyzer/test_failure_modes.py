@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 
 import pytest
-from analyzer.lab import forked, verified
+from analyzer.lab import forked
 
+from fencepost_analyzer.case import open_case
 from fencepost_analyzer.catalogue import UnknownFailureMode, demo_scenario, failure_mode, failure_modes
-from fencepost_analyzer.check import check, judge
+from fencepost_analyzer.check import judge_many
 from fencepost_analyzer.database import events_table
+from fencepost_analyzer.replay import verify
 from fencepost_analyzer.run import run_processes
-from fencepost_analyzer.verdicts import Report
+from fencepost_analyzer.verdicts import Judgement, Report
 from fencepost_recorder import Recording
 from fencepost_runtime.columns import ColumnSink
 from fencepost_runtime.policy import preset
@@ -49,13 +51,22 @@ def _assert_verdicts(report: Report, violates: tuple[str, ...]) -> None:
     assert all(finding.witnesses for finding in report.findings if finding.verdict == "violated")
 
 
+@cache
+def simulated(seed: int) -> dict[str, Judgement]:
+    """The verdicts on every case, as spans could show them."""
+    rows = []
+    for number, (scenario, _) in enumerate(CASES.values()):
+        sink = ColumnSink(number)
+        simulate(scenario, sink, seed)
+        rows += sink.rows()
+    return dict(zip(CASES, judge_many(events_table(rows)).values(), strict=True))
+
+
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize("name", CASES)
 def test_in_the_simulator_exactly_the_named_invariants_break(name: str, seed: int) -> None:
-    scenario, violates = CASES[name]
-    sink = ColumnSink()
-    simulate(scenario, sink, seed)
-    _assert_verdicts(judge(events_table(sink.rows())), violates)
+    found = simulated(seed)[name]
+    assert (found.violated, found.unknown) == (CASES[name][1], ())
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -75,9 +86,10 @@ def test_on_real_processes_the_same_invariants_break_and_verify_repeats_the_run(
     name: str, on_processes: dict[str, Future[Recording]]
 ) -> None:
     recording = on_processes[name].result()
-    replay = verified(recording)
     assert recording.gaps().num_rows == 0
-    _assert_verdicts(check(recording), CASES[name][1])
+    with open_case(recording) as case:
+        _assert_verdicts(case.report, CASES[name][1])
+        replay = verify(case)
     assert replay.divergence is None
     assert replay.equal
     assert replay.digest == replay.recorded_digest

@@ -106,7 +106,8 @@ class Descendants:
             return True, kept
         stat = read_stat(process.pid)
         if stat is None or stat.started != process.started:
-            return True, None
+            # Its parent may have reaped it between the two questions.
+            return True, status_of_reaped(process.pidfd)
         return (True, stat.status) if stat.state in _ENDED and stat.status is not None else (False, None)
 
     def drop(self, process: Process) -> None:

@@ -205,6 +205,8 @@ class Supervisor:
 
     def _tell_end(self, process: Process, status: int | None) -> None:
         exited = self._exits.pop(process.pid, None)
+        if status is None and exited is not None:
+            status = exited.status
         if exited is not None and exited.status == status:
             since = until = exited.at_unix_nano
         else:

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from fencepost_recorder import begin, seal
-from fencepost_recorder.descendants import read_stat
+from fencepost_recorder import begin, descendants, seal
+from fencepost_recorder.descendants import Descendants, Process, read_stat
 from fencepost_recorder.linux import status_of_reaped
 
 # A supervisor as a program of its own: it needs a main thread, signals and children to itself.
@@ -335,6 +335,14 @@ def test_many_processes_that_live_for_a_moment_are_all_told(supervise: Supervise
     if knows != "/proc alone":
         assert seen.ended["crashes"] == 20
         assert {one["process.signal"] for one in seen.named("crash")} == {"SIGKILL"}
+
+
+def test_whoever_is_reaped_between_two_questions_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not yet reaped when the kernel is asked for its status, and gone when /proc is: the kernel is asked again."""
+    nobody = 2**22 + 1  # Above the highest process id that Linux gives.
+    answers = iter([None, int(signal.SIGKILL)])
+    monkeypatch.setattr(descendants, "status_of_reaped", lambda _: next(answers))
+    assert Descendants(set()).end_of(Process(nobody, 1, "", 0, -1, 0, 0)) == (True, signal.SIGKILL)
 
 
 def test_what_a_killed_supervisor_told_is_kept_and_shows_that_it_was_killed(recordings: Path) -> None:

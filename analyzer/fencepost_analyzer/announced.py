@@ -40,7 +40,8 @@ def announced(connection: duckdb.DuckDBPyConnection, recording_id: str) -> Annou
     if len(found) != 1:
         raise NotReplayable(
             f"Recording {recording_id} does not say which scenario it is of: only runs of the reference runtime "
-            "(`fencepost run`) can be replayed."
+            "(`fencepost run`) can be replayed; write the incident as a scenario file, as "
+            "docs/how-to/add-a-failure-mode.md shows, and run that."
         )
     try:
         attributes = json.loads(found[0][0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
@@ -16,6 +17,8 @@ from fencepost_recorder.units import Unit
 
 # A unit is so much of the log, or a single segment: what is converted at a time, and done again after a crash.
 UNIT_BYTES = 64 * 1024 * 1024
+# The processes of a killed sealer hold its lock until they are up and see that it is gone: that long at most.
+PATIENCE_S, _LOOK_S = 5.0, 0.02
 
 
 def stage(directory: Path) -> int:
@@ -46,21 +49,33 @@ def stage(directory: Path) -> int:
 
 @contextmanager
 def alone(directory: Path) -> Iterator[int]:
-    """Hold the directory's lock, of which this is a descriptor; it is released with the process, however that ends."""
+    """Hold the directory's lock, of which this is a descriptor; it is released with the process, however that ends.
+
+    Raises RecorderError when somebody else holds it for long: what a killed sealer had started notices in a moment.
+    """
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError as error:
         raise RecordingNotFound(f"there is no recording in {printable(directory)}") from error
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RecorderError(f"{printable(directory)} is being sealed by another process: wait for it") from error
-        except OSError as error:
-            raise durable.storage_error("lock", directory, error) from error
+        _lock(descriptor, directory)
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, directory: Path) -> None:
+    until = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() >= until:
+                sentence = f"{printable(directory)} is being sealed by another process: wait for it"
+                raise RecorderError(sentence) from error
+        except OSError as error:
+            raise durable.storage_error("lock", directory, error) from error
+        time.sleep(_LOOK_S)
 
 
 def closed(logs: Iterable[Log]) -> Iterator[Log]:

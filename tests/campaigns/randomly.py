@@ -33,7 +33,6 @@ from fencepost_recorder.writer import LogWriter
 ROUNDS_A_RECORDING = 100
 OPEN_SPANS = 4
 REQUEST_SPANS = 256
-_COUNTS = struct.Struct("<QQ")
 
 
 @dataclass
@@ -111,7 +110,8 @@ def _killed(pid: int) -> bool:
 
 def _record(directory: Path, books: Books, number: int, draw: random.Random) -> int:
     """One process records until it is killed."""
-    counts = mmap.mmap(-1, _COUNTS.size)
+    # Each is written by one store: a kill leaves the old number or the new one.
+    counts = memoryview(mmap.mmap(-1, 16)).cast("Q")
     hear, say = os.pipe()
     how = draw.choices((_by_writer, _by_processor), (9, 1))[0]
     pid = _forked(lambda: how(directory / "wal", number, counts, say, draw))
@@ -123,14 +123,13 @@ def _record(directory: Path, books: Books, number: int, draw: random.Random) -> 
     time.sleep(draw.random() * 0.04)
     os.kill(struct.unpack("<I", ready)[0], signal.SIGKILL)
     books.kills += os.WIFSIGNALED(os.waitpid(pid, 0)[1])
-    started, ended = _COUNTS.unpack_from(counts)
-    counts.close()
+    started, ended = counts
     books.started.append(range(number, number + started))
     books.ended.append(range(number, number + ended))
     return number + started + OPEN_SPANS + 1
 
 
-def _by_writer(wal: Path, first: int, counts: mmap.mmap, say: int, draw: random.Random) -> None:
+def _by_writer(wal: Path, first: int, counts: memoryview, say: int, draw: random.Random) -> None:
     """Frames that were encoded before, as fast as they can be written; some logs in many segments."""
     writer = LogWriter(wal, segment_bytes=draw.choice((64 * 1024 * 1024, 32 * 1024)))
     resource = writer.append(FrameType.RESOURCE, spans.resource(writer.producer))
@@ -139,14 +138,14 @@ def _by_writer(wal: Path, first: int, counts: mmap.mmap, say: int, draw: random.
     number = first
     while True:
         writer.append(FrameType.START, spans.started(number), scope)
-        _COUNTS.pack_into(counts, 0, number - first + 1, max(0, number - first - OPEN_SPANS))
+        counts[0] = number - first + 1
         if number - first >= OPEN_SPANS:
             writer.append(FrameType.END, spans.ended(number - OPEN_SPANS), scope)
-            _COUNTS.pack_into(counts, 0, number - first + 1, number - first - OPEN_SPANS + 1)
+            counts[1] = number - first - OPEN_SPANS + 1
         number += 1
 
 
-def _by_processor(wal: Path, first: int, counts: mmap.mmap, say: int, _: random.Random) -> None:
+def _by_processor(wal: Path, first: int, counts: memoryview, say: int, _: random.Random) -> None:
     """Spans of the SDK, by a child of the process that set it up, as in a prefork pool."""
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
@@ -163,7 +162,7 @@ def _by_processor(wal: Path, first: int, counts: mmap.mmap, say: int, _: random.
     provider.add_span_processor(RecordingSpanProcessor(wal))
     tracer = provider.get_tracer(spans.SCOPE)
     tracer.start_span("write pay-1/debit", kind=SpanKind.CLIENT, attributes=spans.ATTRIBUTES).end()
-    _COUNTS.pack_into(counts, 0, 1, 1)
+    counts[0] = counts[1] = 1
     child = os.fork()
     if child:
         os.write(say, struct.pack("<I", child))
@@ -172,10 +171,10 @@ def _by_processor(wal: Path, first: int, counts: mmap.mmap, say: int, _: random.
     done = 1
     while True:
         span = tracer.start_span("write pay-1/debit", kind=SpanKind.CLIENT, attributes=spans.ATTRIBUTES)
-        _COUNTS.pack_into(counts, 0, done + 1, done)
+        counts[0] = done + 1
         span.end()
         done += 1
-        _COUNTS.pack_into(counts, 0, done, done)
+        counts[1] = done
 
 
 class _Numbers:

@@ -27,6 +27,7 @@ from fencepost_recorder import (
     recover,
     schema,
     seal,
+    staging,
 )
 from fencepost_recorder.wal import FrameType
 from fencepost_recorder.writer import LogWriter
@@ -237,6 +238,7 @@ def test_two_sealings_at_once_do_not_meet(lab: Any, monkeypatch: pytest.MonkeyPa
             seen.append(str(error))
         rename(source, target)
 
+    monkeypatch.setattr(staging, "PATIENCE_S", 0)
     monkeypatch.setattr(durable, "rename", meanwhile)
     lab.seal()
     assert seen

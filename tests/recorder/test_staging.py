@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -201,11 +202,26 @@ def test_staging_what_is_sealed_or_no_recording(directory: Path, tmp_path: Path)
         stage(tmp_path / "absent")
 
 
-def test_staging_and_sealing_do_not_meet(directory: Path) -> None:
+def test_staging_and_sealing_do_not_meet(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(staging, "PATIENCE_S", 0)
     with staging.alone(directory):
         for act in (stage, lambda path: seal(path, tool_version=VERSION)):
             with pytest.raises(RecorderError, match="is being sealed by another process"):
                 act(directory)
+
+
+def test_what_a_killed_sealer_left_is_waited_for(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its processes hold the lock a moment longer than itself."""
+    lock, held = fcntl.flock, iter([True, True])
+
+    def flock(descriptor: int, operation: int) -> None:
+        if next(held, False):
+            raise BlockingIOError
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(staging.fcntl, "flock", flock)
+    assert seal(directory, tool_version=VERSION).spans().num_rows > 0
+    assert not next(held, False)
 
 
 def test_a_foreign_file_in_the_log_stops_the_staging(directory: Path) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 
 from campaigns.operations import PACKAGE
 
+from fencepost_recorder import duplicates
+
 
 @dataclass(frozen=True)
 class Bug:
@@ -187,6 +189,26 @@ def log_folder_not_synced() -> None:
     _rewire("fsync", lambda real: lambda descriptor: None if _name(descriptor).endswith("/wal") else real(descriptor))
 
 
+def sync_tried_again() -> None:
+    """A sync that failed is tried again, and believed when it succeeds then: the kernel has dropped the bytes."""
+
+    def make(real: Any) -> Any:
+        def sync(descriptor: int) -> None:
+            try:
+                real(descriptor)
+            except OSError:
+                real(descriptor)
+
+        return sync
+
+    _rewire("fdatasync", make)
+
+
+def sent_again_kept_twice() -> None:
+    """Whatever is in the log becomes a row, also what a client sent again."""
+    _rewire("find", lambda real: lambda files, gaps: duplicates.Duplicates(), duplicates)
+
+
 _LOST, _NAMES = "nothing unsynced survives", "names survive"
 BUGS = (
     Bug("the log is written through a buffer", log_buffered, (("killed", "record"),)),
@@ -207,4 +229,6 @@ BUGS = (
     Bug("the log not synced", data_not_synced, (("modelled", "receive"), (f"ext4, {_LOST}", "receive"))),
     Bug("acknowledged before written", acknowledged_before_written, (("killed", "receive"),)),
     Bug("the log's folder not synced", log_folder_not_synced, (("modelled", "receive"),)),
+    Bug("a failed sync tried again", sync_tried_again, (("failing", "take"),)),
+    Bug("what was sent again kept twice", sent_again_kept_twice, (("killed", "receive"), ("killed", "seal"))),
 )

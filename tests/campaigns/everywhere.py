@@ -13,7 +13,7 @@ from campaigns.failing import FailingSweep
 from campaigns.scale import Figure, figure, not_run, scale
 from campaigns.sweep import Sweep, Tally
 from campaigns.torn import Modelled, ModelSweep
-from campaigns.works import WORKS, Work
+from campaigns.works import TAKE, WORKS, Work
 
 # How much of all crashes, and of all pairs of crashes, the full size tries. A life has some two hundred operations
 # and so has its recovery: all pairs would be forty thousand lives a work.
@@ -52,7 +52,7 @@ def modelled() -> Iterator[Figure]:
 
 def failing() -> Iterator[Figure]:
     """Every operation fails once, then a kill or a power cut."""
-    yield from _figures("failing", ["failing"])
+    yield from _figures("failing", ["failing"], TAKE)
 
 
 def power() -> Iterator[Figure]:
@@ -66,11 +66,11 @@ def power() -> Iterator[Figure]:
             yield from _figures("power", [kind])
 
 
-def _figures(group: str, kinds: list[str]) -> Iterator[Figure]:
+def _figures(group: str, kinds: list[str], *more: Work) -> Iterator[Figure]:
     size = scale()
     for kind in kinds:
         # The smallest sample takes one work a kind, each its own.
-        for work in WORKS if size >= 0.01 else WORKS[len(kind) % len(WORKS) :][:1]:
+        for work in (*WORKS, *more) if size >= 0.01 else WORKS[len(kind) % len(WORKS) :][:1]:
             begun = time.monotonic()
             tally = sweep(kind, work, share=min(1.0, 3 * size), pairs=min(_PAIRS[group], size))
             yield figure(

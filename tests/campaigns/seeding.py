@@ -8,9 +8,9 @@ from campaigns import worlds
 from campaigns.bugs import BUGS, Bug
 from campaigns.everywhere import POWER, sweep
 from campaigns.scale import Figure, figure, scale
-from campaigns.works import WORKS
+from campaigns.works import TAKE, WORKS
 
-_WORKS = {work.name: work for work in WORKS}
+_WORKS = {work.name: work for work in (*WORKS, TAKE)}
 
 
 def seeded() -> Iterator[Figure]:

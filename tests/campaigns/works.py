@@ -102,7 +102,7 @@ def _seal(root: Path, ledger: Ledger) -> None:
     ledger.note("sealed")
 
 
-def _receive(root: Path, ledger: Ledger) -> None:
+def _take(root: Path, ledger: Ledger) -> None:
     """A receiver's log takes requests, of which one comes twice; a client sends again what was refused."""
     directory = begin(root, ID)
     log = _insist(lambda: CommitLog(directory / "wal", producer="receiver-1", segment_bytes=SEGMENT_BYTES))
@@ -113,6 +113,11 @@ def _receive(root: Path, ledger: Ledger) -> None:
         ledger.note("request", first, _SIZE)
     with suppress(StorageError):
         log.close()
+
+
+def _receive(root: Path, ledger: Ledger) -> None:
+    """And the log is sealed at once, while the kernel still holds what perhaps never reached the disk."""
+    _take(root, ledger)
     _seal(root, ledger)
 
 
@@ -128,6 +133,8 @@ RECORD = Work("record", _record_and_seal, pledged=False)
 SEAL = Work("seal", _seal, pledged=True, prepare=_recorded)
 RECEIVE = Work("receive", _receive, pledged=True)
 WORKS = (RECORD, SEAL, RECEIVE)
+# What the log alone owes shows where it is not sealed; each crash of it is one of RECEIVE, each failure is not.
+TAKE = Work("take", _take, pledged=True)
 
 
 def recovered(root: Path) -> Callable[[Tap], dict[str, Any]]:

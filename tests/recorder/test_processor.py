@@ -248,10 +248,13 @@ def test_threads_share_one_unbroken_sequence(lab: Any) -> None:
 
 def test_a_signal_handler_may_record_while_it_interrupts_the_recorder(lab: Any) -> None:
     tracer = lab.tracer  # fetched once: the SDK's own lock around its tracers is not safe in handlers
+    going = True
 
     def handler(*_: object) -> None:
         tracer.start_span("from handler").end()
-        signal.setitimer(signal.ITIMER_REAL, 0.0003)
+        # Python may call it when the timer has been stopped: started again, it would end this process.
+        if going:
+            signal.setitimer(signal.ITIMER_REAL, 0.0003)
 
     before = signal.signal(signal.SIGALRM, handler)
     signal.setitimer(signal.ITIMER_REAL, 0.0003)
@@ -259,6 +262,7 @@ def test_a_signal_handler_may_record_while_it_interrupts_the_recorder(lab: Any) 
         for _ in range(2000):
             tracer.start_span("s").end()
     finally:
+        going = False
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     recording = lab.seal()
@@ -273,8 +277,11 @@ def test_a_handler_that_raises_out_of_the_recorder_raises_in_the_program_and_los
     class Stop(BaseException):
         pass
 
+    going = True
+
     def handler(*_: object) -> None:
-        raise Stop
+        if going:
+            raise Stop
 
     before = signal.signal(signal.SIGALRM, handler)
     try:
@@ -286,6 +293,7 @@ def test_a_handler_that_raises_out_of_the_recorder_raises_in_the_program_and_los
             except Stop:
                 continue
     finally:
+        going = False
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     lab.tracer.start_span("last").end()

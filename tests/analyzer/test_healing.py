@@ -56,7 +56,7 @@ def test_what_struck_in_a_renewal_strikes_again_under_every_policy(fault: str, t
     recording = run_simulated(_befallen("renewed", IN_A_RENEWAL[fault]), tmp_path, seed=1)
     again = verified(recording)
     assert (again.equal, again.before.violated) == (True, ("INV-001",))
-    for policy in ("renewed", "fenced"):
+    for policy in ("renewed", "naive", "fenced", "celery-redis"):
         assert not forked(recording, preset(policy)).heals, policy
     assert forked(recording, preset("safe")).heals
     deduped = forked(recording, preset("deduped"))

@@ -162,7 +162,7 @@ def test_the_command_says_what_and_why(tmp_path: Path, monkeypatch: pytest.Monke
         scenario, seed = load(path)
         (one,) = judged([scenario], seed)
         assert path.stem.rpartition("-INV-")[2] in {name.removeprefix("INV-") for name in one.judgement.violated}
-    data = fencepost("recommend", "was", "--faults", "0", "--workers", "2", "--json").json
+    data = fencepost("recommend", "was", "--faults", "1", "--workers", "2", "--json").json
     assert data["advice"][0]["options"][0]["changes"] == {"ack": "with_writes", "writes": "atomic"}
     assert data["still_broken"] == []
 

@@ -66,9 +66,10 @@ def recorded(one: Drawn, folder: Path) -> Iterator[str]:
         yield f"{name} {'real' if one.real else 'simulated'} {one.scenario.to_json()} {done.divergence}"
 
 
-def test_recorded_runs_verify(tmp_path: Path) -> None:
-    """Ten of them, two on real processes."""
-    assert [wrong for number in range(10) for wrong in recorded(drawn(number), tmp_path)] == []
+@pytest.mark.parametrize("block", [0, *(pytest.param(block, marks=pytest.mark.campaign) for block in range(1, 4))])
+def test_recorded_runs_verify(block: int, tmp_path: Path) -> None:
+    """Ten a block, two of them on real processes."""
+    assert [wrong for number in range(10) for wrong in recorded(drawn(10 * block + number), tmp_path)] == []
 
 
 @pytest.mark.campaign

@@ -35,9 +35,10 @@ lint: $(VENV)/test.stamp
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 
-# Two at once, a file to each: most tests wait for processes, and every fixture of a file is made once.
+# Two at once, a file to each: most tests wait for processes, and every fixture of a file is made once. A worker that
+# dies is not started again: xdist would wait for ever for the tests that it had been given.
 test: lint
-	$(PY) -m pytest -n 2 --dist loadfile
+	$(PY) -m pytest -n 2 --dist loadfile --max-worker-restart 0
 
 bench: $(VENV)/test.stamp
 	$(PY) tests/benchmarks

@@ -35,6 +35,7 @@ if [ -f fails ] && [ "$*" = "$(cat fails)" ]; then exit 7; fi
 
 INSTALL_BARE = "python -m pip install --quiet -c constraints.txt -e ."
 INSTALL_TEST = "python -m pip install --quiet -c constraints.txt -e .[test]"
+PYTEST = "-m pytest -n 2 --dist loadfile --max-worker-restart 0"
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def test_demo_then_test_share_one_environment(machine: Machine) -> None:
         INSTALL_TEST,
         "python -m ruff check .",
         "python -m mypy",
-        "python -m pytest -n 2 --dist loadfile",
+        f"python {PYTEST}",
     ]
     machine.run(MAKE, "demo")
     assert machine.calls() == ["fencepost demo"]
@@ -144,7 +145,7 @@ def test_a_failed_install_is_tried_again(machine: Machine) -> None:
     assert machine.calls() == [INSTALL_BARE, "fencepost demo"]
 
 
-@pytest.mark.parametrize("failing", ["-m ruff check .", "-m mypy", "-m pytest -n 2 --dist loadfile"])
+@pytest.mark.parametrize("failing", ["-m ruff check .", "-m mypy", PYTEST])
 def test_ci_fails_with_any_of_its_checks(machine: Machine, failing: str) -> None:
     """.ci/run ends unsuccessfully when ruff, mypy or pytest does, and successfully when none does."""
     machine.python("python3", STAND_IN)

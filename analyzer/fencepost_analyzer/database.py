@@ -210,15 +210,15 @@ def tidy_events(connection: duckdb.DuckDBPyConnection, source: pa.Table | str) -
     """Makes the table `events` from an Arrow table, or from a table of the connection, which must be one of ours:
     impossible times become null, and every event of an execution gets its id."""
     if isinstance(source, str):
-        connection.execute(f'CREATE VIEW incoming AS FROM "{source}"')
+        connection.execute(f'CREATE VIEW source AS FROM "{source}"')
         connection.execute(f"CREATE TABLE events AS {resource('views/tidy_events.sql')}")
-        connection.execute("DROP VIEW incoming")
+        connection.execute("DROP VIEW source")
         return
-    connection.register("incoming", source)
+    connection.register("source", source)
     try:
         connection.execute(f"CREATE TABLE events AS {resource('views/tidy_events.sql')}")
     finally:
-        connection.unregister("incoming")
+        connection.unregister("source")
 
 
 def sql_type(arrow_type: pa.DataType) -> str:

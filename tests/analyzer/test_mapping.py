@@ -130,6 +130,7 @@ def test_other_spans_of_the_runtime_are_no_events(name: str) -> None:
         ({"job.outcome": "ok", "error.type": "BackendError"}, "ack", "failed", "BackendError"),
         ({"job.outcome": "ok", "error.type": "TimeoutError"}, "ack", "unknown", "TimeoutError"),
         ({"job.outcome": "rejected", "job.settle.accepted": True}, "ack", "unknown", "rejected"),
+        ({"job.settle.accepted": True}, "ack", "unknown", None),
         ({"job.outcome": "Failed", "job.settle.accepted": True}, "ack", "unknown", "Failed"),
     ],
 )

@@ -75,7 +75,7 @@ def _chaotic(rng: random.Random, schedule: int, index: int, spread: int, hosts: 
         "worker_id": worker if event != "enqueue" else None,
         "queue": "orders",
         "effect_key": rng.choice(["k1", "k2", "k3", None]) if event == "write" else None,
-        "effect_total": rng.choice([1, 2, 3, None]) if event == "enqueue" else None,
+        "effect_total": rng.choice([0, 1, 2, 2, 3, None]) if event == "enqueue" else None,
         "outcome": outcome,
         "reason": rng.choice([None, None, "early"]) if event == "ack" else _why(rng, event, outcome),
         "host": rng.choice(hosts),

@@ -136,7 +136,11 @@ class History:
         return None if guarded or any(self.happened(write) is None for write in writes) else False
 
     def effect_total(self, job: str) -> int | None:
-        return max((r["effect_total"] for r in self.of_any(job) if r.get("effect_total") is not None), default=None)
+        told = [r for r in self.of_any(job) if r["event"] != "enqueue" or r.get("outcome") != "failed"]
+        return max((r["effect_total"] for r in told if r.get("effect_total") is not None), default=None)
+
+    def effectless(self, job: str) -> bool:
+        return any(row.get("effect_total") == 0 for row in self.enqueues(job))
 
     def enqueues(self, job: str) -> list[Row]:
         """Those that may have been accepted."""

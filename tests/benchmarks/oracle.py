@@ -42,12 +42,18 @@ def duplicate_effect(history: History) -> str:
     for key in keys:
         writes = [row for row in history.of(None, "write") if row.get("effect_key") == key]
         told = [history.happened(row) for row in writes]
-        guarded = any(row.get("reason") == "duplicate" for row in writes)
         if told.count(True) > 1:
             cases.append(True)
-        elif told.count(True) + told.count(None) > 1 and not guarded:
+        elif sum(_at_most(history, job, writes) for job in {row["job_id"] for row in writes}) > 1:
             cases.append(None)
     return summary(cases)
+
+
+def _at_most(history: History, job: str, writes: list[Row]) -> int:
+    """How often a job may have applied the one effect that these writes are of."""
+    told = [history.happened(row) for row in writes if row["job_id"] == job]
+    guarded = any(row["job_id"] == job and row.get("reason") == "duplicate" for row in writes)
+    return max(told.count(True), min(told.count(None), 1)) if guarded else told.count(True) + told.count(None)
 
 
 def concurrent_execution(history: History) -> str:
@@ -163,10 +169,10 @@ def lost_job(history: History) -> str:
 
 def _lost(history: History, job: str) -> Doubt:
     promises = [row for row in history.of(job, "enqueue") if answered(row)]
-    total, promised = history.effect_total(job), history.promised(job)
+    total = history.effect_total(job)
     effects = list(history.effects(job).values())
     finished = _finished(history, job)
-    if not promises or finished or (promised is not None and effects.count(True) >= promised):
+    if not promises or finished or _by_effects(history, job):
         return False
     taken, ending = history.inventory(), history.ending(job)
     stale = ending is not None and history.after_ending(job) is not True
@@ -182,13 +188,22 @@ def _lost(history: History, job: str) -> Doubt:
     leased = [row for row in history.of(job, "lease", "renew") if row.get("outcome") == "ok"]
     doubts = (
         any(history.happened(row) is None for row in settlements),
-        total is not None and effects.count(True) + effects.count(None) + history.unnamed(job) >= total,
+        total is not None
+        and not history.effectless(job)
+        and effects.count(True) + effects.count(None) + history.unnamed(job) >= total,
         any(run.get("until") is not None and run.get("outcome") in (None, "unknown") for run in runs),
         history.running(job),
         any(lease.get("until") is None for lease in history.unended(job)),
         ending is None and max((row["until"] or 0 for row in leased), default=0) > taken["at"],
     )
     return None if any(doubts) else True
+
+
+def _by_effects(history: History, job: str) -> bool:
+    """Whether all its declared effects were applied: no proof of one that declares none."""
+    promised = history.promised(job)
+    applied = list(history.effects(job).values()).count(True)
+    return promised is not None and not history.effectless(job) and applied >= promised
 
 
 def _finished(history: History, job: str) -> Doubt:

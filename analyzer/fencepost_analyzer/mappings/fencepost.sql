@@ -70,9 +70,9 @@ told AS (
         CASE
             -- Never ended, or the reply was lost: nobody knows.
             WHEN NOT ended THEN 'unknown'
-            -- A word that is none of ours may mean anything.
+            -- A word that is none of ours may mean anything, and so may none.
             WHEN event = 'run' THEN CASE WHEN "job.outcome" IN ('ok', 'failed') THEN "job.outcome" ELSE 'unknown' END
-            WHEN event = 'ack' AND "job.outcome" NOT IN ('ok', 'unknown') THEN 'unknown'
+            WHEN event = 'ack' AND coalesce("job.outcome" NOT IN ('ok', 'unknown'), TRUE) THEN 'unknown'
             -- Only these two errors say that nothing was applied; after any other it may have been all the same.
             WHEN "error.type" IN ('BackendError', 'RolledBack', 'UnknownJob') THEN 'failed'
             WHEN "error.type" IS NOT NULL THEN 'unknown'

@@ -1,6 +1,7 @@
 -- One row a job: what is known of its fate, in one pass over the events. Completed = acknowledged after the work,
 -- dead-lettered, or a run said so, whatever came after that. `queue` and `other_queue` are the same unless the job was
--- seen in more than one. `enqueues` may have been accepted; `effects_promised` is what all of them together declare.
+-- seen in more than one. `enqueues` may have been accepted; `effects_promised` is what all of them together declare,
+-- `effectless`: one of them declares none, so that no effect can show that it was completed.
 -- `applied` and `unanswered` count its effect keys, `unnamed` its writes without a key; `puzzling`: the numbers of its
 -- effects contradict their keys.
 WITH told AS (
@@ -9,13 +10,15 @@ WITH told AS (
         job_id,
         min(queue) AS queue,
         max(queue) AS other_queue,
-        max(effect_total) AS effect_total,
+        max(effect_total) FILTER (event <> 'enqueue' OR outcome IS DISTINCT FROM 'failed') AS effect_total,
         count(*) FILTER (event = 'enqueue' AND outcome IS DISTINCT FROM 'failed') AS enqueues,
         CASE
-            WHEN enqueues < 2 THEN max(effect_total)
+            WHEN enqueues < 2 THEN max(effect_total) FILTER (event <> 'enqueue' OR outcome IS DISTINCT FROM 'failed')
             WHEN enqueues = count(effect_total) FILTER (event = 'enqueue' AND outcome IS DISTINCT FROM 'failed')
                 THEN TRY_CAST(sum(effect_total) FILTER (event = 'enqueue' AND outcome IS DISTINCT FROM 'failed') AS BIGINT)
         END AS effects_promised,
+        coalesce(bool_or(effect_total < 1) FILTER (event = 'enqueue' AND outcome IS DISTINCT FROM 'failed'), FALSE)
+            AS effectless,
         min("at") FILTER (event = 'enqueue' AND outcome IS DISTINCT FROM 'failed') AS enqueued_at,
         min(position) FILTER (event = 'enqueue' AND outcome IS DISTINCT FROM 'failed') AS enqueue_position,
         count(*) FILTER (event = 'lease' AND outcome = 'ok') AS leases,

@@ -1,7 +1,19 @@
 -- A time of 0 or before, which is 1970 and none, or after 2096, or a position of that size, is hostile or broken, and
 -- arithmetic with it would overflow: it becomes null. Tokens are numbered by queue: where a job was seen in several, an
--- execution's id names its.
-WITH several AS (
+-- execution's id names its. An empty name is none.
+WITH incoming AS (
+    SELECT * REPLACE (
+        nullif(job_id, '') AS job_id,
+        nullif(execution_id, '') AS execution_id,
+        nullif(worker_id, '') AS worker_id,
+        nullif(queue, '') AS queue,
+        nullif(effect_key, '') AS effect_key,
+        nullif(host, '') AS host,
+        nullif(producer, '') AS producer
+    )
+    FROM source
+),
+several AS (
     SELECT coalesce(schedule, 0) AS schedule, job_id
     FROM incoming
     WHERE job_id IS NOT NULL

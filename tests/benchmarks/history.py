@@ -18,13 +18,13 @@ def precedes(a: Row, b: Row) -> Doubt:
         return None
     began, other = a.get("producer_seq"), b.get("producer_seq")
     ordered = None if None in (began, other) or not alike(a, b, "producer") else bool(began < other)
-    if a["at"] == b["at"] == _by(a) == _by(b):
+    if a["at"] == b["at"] == by(a) == by(b):
         return ordered
-    clock = True if _by(a) < b["at"] else False if _by(b) < a["at"] else None
+    clock = True if by(a) < b["at"] else False if by(b) < a["at"] else None
     return None if ordered is not None and clock is not ordered else clock
 
 
-def _by(row: Row) -> int:
+def by(row: Row) -> int:
     return int(max(row["at"], row.get("decided_by") or 0))
 
 
@@ -55,7 +55,7 @@ class History:
         return False if self._undone(row) else None
 
     def _undone(self, row: Row) -> bool:
-        if row.get("producer_end_seq") is not None or row["event"] not in ("write", *SETTLEMENTS):
+        if row.get("producer_end_seq") is not None or row["event"] not in ("write", "renew", *SETTLEMENTS):
             return False
         crash = self.crash_after(row)
         numbered = sorted({r["position"] for r in self.rows if r.get("position") is not None})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchmarks.history import SETTLEMENTS, Doubt, History, Row, alike, answered, backwards, one_clock, precedes, same
+from benchmarks.history import SETTLEMENTS, Doubt, History, Row, alike, answered, backwards, by, one_clock, precedes, same
 
 GRACE_NS = 5_000_000_000
 
@@ -268,11 +268,10 @@ def stuck_lease(history: History) -> str:
 
 def _stuck(history: History, lease: Row) -> Doubt:
     job = lease["job_id"]
-    renewals = [row for row in history.of(job, "renew") if row.get("outcome") == "ok" and same(row, lease)]
-    expiries = [row["until"] for row in (lease, *renewals) if row.get("until") is not None]
+    renewals = [row for row in history.of(job, "renew") if same(row, lease) and history.happened(row) is not False]
+    known = [row["until"] for row in renewals if history.happened(row) and row.get("until") is not None]
+    expiries = [*known, *([lease["until"]] if lease.get("until") is not None else [])]
     due = max(expiries) + max((lease.get("until") or 0) - lease["at"], GRACE_NS) if expiries else None
-    if due is not None and history.ended <= due:
-        return False
     own = [row for row in history.of(job, *SETTLEMENTS, "reclaim") if same(row, lease)]
     others = [
         row
@@ -280,23 +279,24 @@ def _stuck(history: History, lease: Row) -> Doubt:
         if not same(row, lease) and row.get("outcome") == "ok" and precedes(lease, row)
     ]
     released = [row for row in own if row.get("outcome") == "ok"]
-    if any(due is None or row["at"] <= due for row in (*released, *others)):
+    if any(due is None or (by(row) <= due and one_clock(row, lease)) for row in (*released, *others)):
         return False
-    return _late(history, lease, due, own, others)
+    late = _late(history, lease, due, own, others)
+    return None if late and len(known) < len(renewals) else late
 
 
 def _late(history: History, lease: Row, due: int | None, own: list[Row], others: list[Row]) -> Doubt:
     job, taken = lease["job_id"], history.inventory()
+    if due is None:
+        return None
     released = [row for row in own if row.get("outcome") == "ok"]
     ends = sorted(released, key=lambda row: int(row["at"])) or sorted(others, key=lambda row: int(row["at"]))
-    counted = taken is not None and due is not None and taken["at"] > due
+    counted = taken is not None and taken["at"] > due and one_clock(taken, lease)
     seen = counted and history.state(job) == "leased"
     if ends:
         seen = seen and taken is not None and taken["at"] < ends[0]["at"]
-        orderly = ends[0].get("position") is not None or one_clock(ends[0], lease)
-        return True if orderly and (seen or ends[0]["event"] == "reclaim") else None
-    if counted and not seen:
-        return False if any(history.happened(row) is None for row in own) else None
+        late = ends[0]["at"] > due and one_clock(ends[0], lease)
+        return True if late and (seen or ends[0]["event"] == "reclaim") else None
     return True if seen else None
 
 

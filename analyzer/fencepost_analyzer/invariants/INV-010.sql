@@ -6,35 +6,39 @@
 -- needs: lease.until
 -- claim: Every lease is settled, renewed or taken back by its expiry plus a grace of one lease length, 5 s at least.
 WITH renewed AS (
-    SELECT schedule, execution_id, max(until) AS until
-    FROM events
+    -- `unsure`: nobody knows whether it was renewed, or until when.
+    SELECT schedule, execution_id, max(until) FILTER (happened) AS until, bool_or(happened IS NULL OR until IS NULL) AS unsure
+    FROM steps
     WHERE event = 'renew'
-        AND outcome = 'ok'
+        AND happened IS DISTINCT FROM FALSE
     GROUP BY schedule, execution_id
 ),
 due AS (
     SELECT
         lease.*,
         horizon.ended AS horizon,
+        coalesce(renewed.unsure, FALSE) AS unsure,
         greatest(lease.until, renewed.until) AS expires_at,
         greatest(lease.until, renewed.until) + greatest(lease.until - lease."at", 5_000_000_000) AS due_at
     FROM leases AS lease
     JOIN horizon USING (schedule)
     LEFT JOIN renewed USING (schedule, execution_id)
-    -- One that does not say when it runs out is due once nothing else tells its end.
-    WHERE coalesce(horizon.ended > due_at, TRUE)
-        -- Of a lease without a job nobody knows what became of it.
-        AND lease.job_id IS NOT NULL
+    -- Of a lease without a job nobody knows what became of it.
+    WHERE lease.job_id IS NOT NULL
 ),
 late AS (
+    -- Not released in time for sure: how long a lease lasted only one clock can tell. One that does not say when it
+    -- runs out is late once nothing tells its end.
     SELECT due.*
     FROM due
-    ANTI JOIN events AS release
+    ANTI JOIN (
+        FROM moments
+        WHERE event IN ('ack', 'fail', 'dead_letter', 'retry', 'reclaim')
+            AND outcome = 'ok'
+    ) AS release
         ON due.schedule = release.schedule
         AND due.execution_id = release.execution_id
-        AND release.event IN ('ack', 'fail', 'dead_letter', 'retry', 'reclaim')
-        AND release.outcome = 'ok'
-        AND coalesce(release."at" <= due.due_at, TRUE)
+        AND (due.due_at IS NULL OR ((release.moment).by <= due.due_at AND one_clock(due.moment, release.moment)))
 ),
 released AS (
     SELECT
@@ -49,7 +53,11 @@ released AS (
 ),
 ended_by_others AS (
     -- A newer lease of the job ends this one, whoever took it back; so does whatever another execution settled.
-    SELECT late.schedule, late.span_id, arg_min(other.moment, other."at") AS moment, arg_min(other.event, other."at") AS event
+    SELECT
+        late.schedule, late.span_id,
+        arg_min(other.moment, other."at") AS moment,
+        arg_min(other.event, other."at") AS event,
+        bool_or(late.due_at IS NULL OR ((other.moment).by <= late.due_at AND one_clock(late.moment, other.moment))) AS in_time
     FROM late
     JOIN moments AS other
         ON late.schedule = other.schedule
@@ -67,14 +75,13 @@ ends AS (
         CASE WHEN released.moment IS NULL THEN ended_by_others.event ELSE released.event END AS ended_by,
         coalesce(released.unanswered, FALSE) AS unanswered,
         holdings.state,
-        holdings.at > late.due_at AS counted,
+        holdings."at" > late.due_at AND one_clock(late.moment, holdings.moment) AS counted,
         holdings.span_id AS inventory_span_id
     FROM late
     LEFT JOIN released USING (schedule, execution_id)
     LEFT JOIN ended_by_others USING (schedule, span_id)
     LEFT JOIN holdings USING (schedule, job_id)
-    WHERE ended_by_others.moment IS NULL
-        OR (ended_by_others.moment).at > late.due_at
+    WHERE NOT coalesce(ended_by_others.in_time, FALSE)
 ),
 seen AS (
     -- The queue lists it as leased, or a reclaimer looks at what has run out and leaves it.
@@ -83,7 +90,8 @@ seen AS (
     JOIN moments AS look
         ON ends.schedule = look.schedule
         AND look.at > ends.due_at
-        AND coalesce(look.at < (ends.ended).at, TRUE)
+        AND one_clock(ends.moment, look.moment)
+        AND coalesce((look.moment).by < (ends.ended).at, TRUE)
         AND (
             (look.event = 'inventory' AND look.job_id = ends.job_id AND look.reason = 'leased')
             OR (look.event = 'scan' AND look.outcome = 'ok' AND look.queue = ends.queue)
@@ -92,20 +100,22 @@ seen AS (
 judged AS (
     SELECT
         ends.*,
-        seen.span_id IS NULL AND ended IS NULL AND counted IS DISTINCT FROM TRUE AS uncounted,
+        seen.span_id IS NULL AND ended IS NULL AND counted IS DISTINCT FROM TRUE AND horizon > due_at AS uncounted,
         CASE
-            -- The settlement got no answer, but the queue let go: it must have arrived.
-            WHEN ended IS NULL AND unanswered AND counted AND coalesce(state NOT IN ('leased', 'held'), TRUE) THEN 'holds'
             WHEN due_at IS NULL
                 THEN 'it does not say when it runs out'
+            WHEN ended IS NOT NULL AND NOT one_clock(moment, ended)
+                THEN 'only the clock of another host tells when it was ended'
+            WHEN ended IS NOT NULL AND (ended).at <= due_at
+                THEN 'it may have been ended in time'
+            WHEN ended IS NULL AND horizon <= due_at
+                THEN 'the recording ends before it was due'
             WHEN ended IS NULL AND unanswered AND NOT coalesce(counted, FALSE)
                 THEN 'its settlement got no answer'
             WHEN ended IS NULL AND counted AND state IS DISTINCT FROM 'leased'
                 THEN 'the queue let go of it at some time that was not recorded'
-            WHEN ended IS NOT NULL
-                AND (ended).position IS NULL
-                AND NOT coalesce((ended).host = (moment).host OR (ended).producer = (moment).producer, FALSE)
-                THEN 'it was ended late by the clock of another host'
+            WHEN unsure
+                THEN 'nobody knows whether it was renewed, or until when'
             -- A queue whose leases end by themselves tells of it only when the job is asked for.
             WHEN seen.span_id IS NULL AND ended_by IS DISTINCT FROM 'reclaim'
                 THEN 'nobody was seen to look whether it was free'
@@ -131,4 +141,3 @@ SELECT
             job_id, actor(worker_id, attempt), how_long((ended).at - expires_at))
     END AS sentence
 FROM judged
-WHERE doubt IS DISTINCT FROM 'holds'

@@ -15,7 +15,7 @@ WITH crashed AS (
         AND open.at <= crash.at
     WHERE coalesce(open.outcome, 'unknown') = 'unknown'
         AND open.producer_end_seq IS NULL
-        AND open.event IN ('write', 'ack', 'fail', 'dead_letter', 'retry')
+        AND open.event IN ('write', 'ack', 'fail', 'dead_letter', 'retry', 'renew')
 ),
 numbered AS (
     SELECT schedule, position, lead(position) OVER (PARTITION BY schedule ORDER BY position) AS following

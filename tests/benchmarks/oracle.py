@@ -281,6 +281,11 @@ def _stuck(history: History, lease: Row) -> Doubt:
     released = [row for row in own if row.get("outcome") == "ok"]
     if any(due is None or (by(row) <= due and one_clock(row, lease)) for row in (*released, *others)):
         return False
+    taken = history.inventory()
+    if taken is not None and due is not None and by(taken) <= due and one_clock(taken, lease) and precedes(lease, taken):
+        state, unanswered = history.state(job), any(history.happened(row) is None for row in own)
+        if state in ("ready", "dead") or (state is None and unanswered):
+            return False
     late = _late(history, lease, due, own, others)
     return None if late and len(known) < len(renewals) else late
 

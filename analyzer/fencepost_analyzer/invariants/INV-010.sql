@@ -82,6 +82,14 @@ ends AS (
     LEFT JOIN ended_by_others USING (schedule, span_id)
     LEFT JOIN holdings USING (schedule, job_id)
     WHERE NOT coalesce(ended_by_others.in_time, FALSE)
+        -- Nor where an inventory in time shows that the queue had let go of it: what got no answer had arrived.
+        AND NOT coalesce(
+            precedes(late.moment, holdings.moment)
+            AND (holdings.moment).by <= late.due_at
+            AND one_clock(late.moment, holdings.moment)
+            AND (holdings.state IN ('ready', 'dead') OR (holdings.state IS NULL AND released.unanswered)),
+            FALSE
+        )
 ),
 seen AS (
     -- The queue lists it as leased, or a reclaimer looks at what has run out and leaves it.

@@ -78,6 +78,7 @@ VIEWS = (
     "effects",
     "jobs",
     "suspects",
+    "befallen",
     "suspect_runs",
     "takeovers",
     "returns",
@@ -96,6 +97,7 @@ _KEPT = frozenset(
         "undone",
         "effects",
         "jobs",
+        "befallen",
         "suspect_runs",
         "takeovers",
         "returns",
@@ -161,9 +163,10 @@ def lock(connection: duckdb.DuckDBPyConnection) -> None:
 def create_views(
     connection: duckdb.DuckDBPyConnection, *, readers: Iterable[str] = (), for_others: bool = True
 ) -> None:
-    """Creates the views of views/*.sql over `events`, in order; `events` must exist. Of those that `readers` read, SQL
+    """Creates the views of views/*.sql over `events`, in order; `events` and `gaps` must exist. Of those that `readers` read, SQL
     that will run on the connection, the dear ones become tables, computed once. Without `for_others` nobody else will
     ask, and views that no reader reads are left out."""
+    connection.execute(resource("views/resets.sql"))
     connection.execute(resource("views/macros.sql"))
     texts = {name: resource(f"views/{name}.sql") for name in VIEWS}
     read = _read(texts, readers)

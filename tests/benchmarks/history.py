@@ -9,6 +9,7 @@ Row = dict[str, Any]
 Doubt = bool | None
 
 SETTLEMENTS = ("ack", "fail", "dead_letter", "retry")
+BEFALLEN = ("crash", "pause", "resume")
 
 
 def precedes(a: Row, b: Row) -> Doubt:
@@ -84,17 +85,44 @@ class History:
         )
 
     def crash_after(self, row: Row) -> int | None:
+        """By when it had happened."""
         mine = [c for c in self.crashes if alike(c, row, "worker_id") and alike(c, row, "host")]
-        return min((crash["at"] for crash in mine if crash["at"] >= row["at"]), default=None)
+        return by(min(after, key=lambda c: c["at"])) if (after := [c for c in mine if c["at"] >= row["at"]]) else None
 
-    def death_of(self, run: Row) -> int | None:
-        """The crash that ended a run which has no end of its own."""
-        if run.get("until") is not None:
-            return None
-        told = [row for row in self.rows if row["event"] not in ("crash", "pause", "resume")]
-        mine = [row["at"] for row in told if alike(row, run, "producer") and alike(row, run, "worker_id")]
-        lived = max(mine, default=0)
-        return self.crash_after({**run, "at": max(run["at"], lived)})
+    def victims(self, row: Row) -> set[str]:
+        """The processes that a crash or a pause may have befallen: a name is no process."""
+        acts: dict[str, list[int]] = {}
+        for act in self.rows:
+            if act["event"] not in BEFALLEN and alike(act, row, "worker_id") and alike(act, row, "host"):
+                acts.setdefault(act["producer"], []).append(act["at"])
+        began = {producer: times for producer, times in acts.items() if min(times) <= by(row)}
+        if row["event"] == "crash":
+            before = [crash for crash in self._alike(row, "crash") if _place(crash) < _place(row)]
+            since = by(max(before, key=_place)) if before else None
+            last = {producer: max(times) for producer, times in began.items()}
+            return {p for p, time in last.items() if time <= by(row) and (since is None or time > since)}
+        resume = self.resumed(row)
+        until = resume["at"] if resume is not None else None
+        return {
+            producer
+            for producer, times in began.items()
+            if not any(by(row) < time and (until is None or time < until) for time in times)
+        }
+
+    def _alike(self, row: Row, event: str) -> list[Row]:
+        return [one for one in self.of(None, event) if alike(one, row, "worker_id") and alike(one, row, "host")]
+
+    def resumed(self, pause: Row) -> Row | None:
+        after = [row for row in self._alike(pause, "resume") if row["at"] >= pause["at"]]
+        return min(after, key=lambda row: (row["at"], by(row)), default=None)
+
+    def befell(self, run: Row, event: str) -> list[tuple[Row, bool]]:
+        """What befell its process, or may have: with whether it was it for sure."""
+        told = [(row, self.victims(row)) for row in self._alike(run, event)]
+        return [(row, victims == {run["producer"]}) for row, victims in told if run["producer"] in victims]
+
+    def deaths(self, run: Row) -> list[tuple[Row, bool]]:
+        return [] if run.get("until") is not None else self.befell(run, "crash")
 
     def settlements(self, run: Row) -> list[Row]:
         told = [row for row in self.of(run["job_id"], *SETTLEMENTS) if self.settles(row, run)]
@@ -105,10 +133,18 @@ class History:
         return any(not one_clock(row, run) or row["at"] < run["at"] for row in self.settlements(run))
 
     def run_end(self, run: Row) -> int | None:
+        """By when it had ended for sure."""
         if backwards(run):
             return None
-        settled = [row["at"] for row in self.settlements(run) if one_clock(row, run) and row["at"] >= run["at"]]
-        ends = [run.get("until"), min(settled, default=None), self.death_of(run)]
+        settled = [by(row) for row in self.settlements(run) if one_clock(row, run) and row["at"] >= run["at"]]
+        ends = [run.get("until"), *settled, *(by(row) for row, sure in self.deaths(run) if sure)]
+        return min((end for end in ends if end is not None), default=None)
+
+    def run_end_from(self, run: Row) -> int | None:
+        """Before when it had not ended for sure."""
+        if backwards(run) or self.shorter(run):
+            return None
+        ends = [run.get("until"), *(row["at"] for row in self.settlements(run)), *(r["at"] for r, _ in self.deaths(run))]
         return min((end for end in ends if end is not None), default=None)
 
     def settles(self, settlement: Row, run: Row) -> bool:
@@ -188,7 +224,8 @@ class History:
         return [
             lease
             for lease in self.leases(job)
-            if not any(_may_be_of(row, lease) for row in told) and self.crash_after(lease) is None
+            if not any(_may_be_of(row, lease) for row in told)
+            and not any(by(crash) >= lease["at"] for crash in self._alike(lease, "crash"))
         ]
 
     def of_any(self, job: str) -> list[Row]:
@@ -217,6 +254,10 @@ class History:
 
     def running(self, job: str) -> bool:
         return any(self.run_end(run) is None for run in self.of(job, "run"))
+
+
+def _place(row: Row) -> tuple[int, str]:
+    return row["at"], row["span_id"]
 
 
 def _execution(row: Row) -> str | None:

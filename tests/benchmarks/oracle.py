@@ -6,6 +6,7 @@ Slow and plain on purpose. Takes one schedule of event dicts without gaps, answe
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from benchmarks.history import SETTLEMENTS, Doubt, History, Row, alike, answered, backwards, by, one_clock, precedes, same
 
@@ -67,10 +68,11 @@ def concurrent_execution(history: History) -> str:
 
 def _overlap(history: History, a: Row, b: Row) -> Doubt:
     workers = (a.get("worker_id"), b.get("worker_id"))
-    if same(a, b) and (workers[0] == workers[1] or (None in workers and alike(a, b, "producer"))):
+    one = same(a, b) and (workers[0] == workers[1] or None in workers)
+    if one and alike(a, b, "producer"):
         return False
     met = _overlapping(history, a, b)
-    return None if met and same(a, b) and None in workers else met
+    return None if met and one else met
 
 
 def _overlapping(history: History, a: Row, b: Row) -> Doubt:
@@ -83,14 +85,35 @@ def _overlapping(history: History, a: Row, b: Row) -> Doubt:
         return None
     drowsy = _drowsy(history, a) or _drowsy(history, b)
     met: Doubt = False
-    for since_a, until_a in awake_a:
-        for since_b, until_b in awake_b:
-            ended, first = (until_a, a) if since_a <= since_b else (until_b, b)
-            both: Doubt = None if ended is None else max(since_a, since_b) < ended
-            if both and (drowsy or history.shorter(first)):
-                both = None
+    for one in awake_a:
+        for other in awake_b:
+            both = None if drowsy and _both_awake(one, other) else _both_awake(one, other)
             met = True if True in (met, both) else None if None in (met, both) else False
     return met
+
+
+class _Stretch(NamedTuple):
+    """Awake from some time from `since` to `since_by`, until some time from `asleep_from` to `asleep`."""
+
+    since: int
+    since_by: int
+    asleep_from: int | None
+    asleep: int | None
+    first: bool
+
+    def surely(self, moment: int) -> bool:
+        return self.since_by <= moment and self.asleep_from is not None and moment < self.asleep_from
+
+
+def _both_awake(a: _Stretch, b: _Stretch) -> Doubt:
+    if (a.asleep is not None and a.asleep <= b.since) or (b.asleep is not None and b.asleep <= a.since):
+        return False
+    for one, other in ((a, b), (b, a)):
+        wakes = other.first or other.surely(other.since_by)
+        if one.since_by <= other.since and one.surely(other.since_by) and wakes:
+            return True
+    last = max(a.since_by, b.since_by)
+    return True if a.surely(last) and b.surely(last) else None
 
 
 def _handed_over(history: History, a: Row, b: Row) -> bool:
@@ -106,30 +129,29 @@ def _handed_over(history: History, a: Row, b: Row) -> bool:
     return bool(settled and granted and min(settled) < min(granted))
 
 
-def _awake(history: History, run: Row) -> list[tuple[int, int | None]]:
-    """Stretches in which the run's worker was not stopped; until None = for ever, as far as is known."""
-    ended, worker = history.run_end(run), run.get("worker_id")
-    mine = [row for row in history.of(None, "pause", "resume") if worker and row.get("worker_id") == worker]
-    mine = [row for row in mine if alike(row, run, "host")]
-    starts = [run["at"]] + [
-        row["at"]
-        for row in mine
-        if row["event"] == "resume" and row["at"] > run["at"] and (ended is None or row["at"] < ended)
-    ]
+def _awake(history: History, run: Row) -> list[_Stretch]:
+    """Stretches in which the run's process was not stopped; asleep None = never, as far as is known."""
+    naps = [row for row, sure in history.befell(run, "pause") if sure and run["at"] < by(row)]
+    resumes = [resume for nap in naps if (resume := history.resumed(nap)) is not None]
+    starts = [(run["at"], run["at"], True), *{(row["at"], by(row), False) for row in resumes}]
     found = []
-    for since in starts:
-        ends = [row["at"] for row in mine if row["event"] == "pause" and row["at"] >= since]
-        ends += [ended] if ended is not None else []
-        until = min(ends, default=None)
-        if until is None or since < until:
-            found.append((since, until))
+    for since, since_by, first in starts:
+        nap = min((nap for nap in naps if nap["at"] >= since), key=lambda row: (row["at"], by(row)), default=None)
+        ends = [history.run_end(run), by(nap) if nap else None]
+        asleep = min((end for end in ends if end is not None), default=None)
+        ends = [history.run_end_from(run), nap["at"] if nap else None]
+        asleep_from = min((end for end in ends if end is not None), default=None)
+        unsure = backwards(run) or history.shorter(run)
+        if asleep is None or since < asleep:
+            found.append(_Stretch(since, since_by, None if unsure else asleep_from, asleep, first))
     return found
 
 
 def _drowsy(history: History, run: Row) -> bool:
-    """Whether a pause may or may not have been its worker's: nobody knows on which host."""
+    """Whether a pause may or may not have been its process's."""
     naps = [row for row in history.of(None, "pause", "resume") if alike(row, run, "worker_id")]
-    return any(row.get("host") is None or run.get("host") is None for row in naps)
+    mistakable = any(not sure and run["at"] < by(row) for row, sure in history.befell(run, "pause"))
+    return mistakable or any(row.get("host") is None or run.get("host") is None for row in naps)
 
 
 def _takeovers(history: History, events: tuple[str, ...]) -> str:

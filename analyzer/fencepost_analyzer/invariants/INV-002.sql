@@ -11,48 +11,66 @@ WITH contested AS (
     FROM suspect_runs
     SEMI JOIN (FROM jobs WHERE runs > 1) USING (schedule, job_id)
 ),
-napping AS (
-    -- Many workers may have one name: a pause on another host is not its, one on a host that is not known may be.
-    SELECT schedule, worker_id, host, event, "at"
-    FROM events
-    WHERE event IN ('pause', 'resume')
+naps AS (
+    SELECT
+        contested.schedule, contested.trace_id, contested.span_id,
+        nap."at", nap."by", nap.resumed_at, nap.resumed_by, nap.mistakable
+    FROM contested
+    JOIN (FROM befallen WHERE event = 'pause') AS nap
+        ON contested.schedule = nap.schedule
+        AND contested.worker_id = nap.worker_id
+        AND contested.host = nap.host
+        AND contested.producer = nap.producer
+        AND contested."at" < nap."by"
 ),
 drowsy AS (
+    -- Stopped, or not: its host or its process is not known, or another process of that name may have been meant.
     SELECT contested.schedule, contested.trace_id, contested.span_id
     FROM contested
-    JOIN napping
-        ON contested.schedule = napping.schedule
-        AND contested.worker_id = napping.worker_id
-        AND (contested.host = napping.host) IS NULL
-    GROUP BY contested.schedule, contested.trace_id, contested.span_id
+    JOIN (FROM events WHERE event IN ('pause', 'resume')) AS nap
+        ON contested.schedule = nap.schedule
+        AND contested.worker_id = nap.worker_id
+        AND coalesce(contested.host = nap.host, TRUE)
+        AND (contested.host IS NULL OR nap.host IS NULL OR contested.producer IS NULL)
+    UNION
+    SELECT schedule, trace_id, span_id
+    FROM naps
+    WHERE mistakable > 1
 ),
 awake AS (
-    -- An execution is awake from its start, and again from each resumption of its worker ...
-    SELECT *, "at" AS since FROM contested
+    -- An execution is awake from its start, and again from each resumption of its process, which was at some time from
+    -- `since` to `since_by` ...
+    SELECT *, "at" AS since, "at" AS since_by, TRUE AS first FROM contested
     UNION ALL
-    SELECT contested.*, resume."at" AS since
+    SELECT DISTINCT contested.*, naps.resumed_at AS since, naps.resumed_by AS since_by, FALSE AS first
     FROM contested
-    JOIN napping AS resume
-        ON contested.schedule = resume.schedule
-        AND contested.worker_id = resume.worker_id
-        AND contested.host = resume.host
-        AND resume.event = 'resume'
-        AND resume."at" > contested."at"
+    JOIN (FROM naps WHERE mistakable = 1 AND resumed_at IS NOT NULL) AS naps
+        ON contested.schedule = naps.schedule
+        AND contested.trace_id IS NOT DISTINCT FROM naps.trace_id
+        AND contested.span_id IS NOT DISTINCT FROM naps.span_id
 ),
 stretches AS (
-    -- ... to its end or the next pause.
-    SELECT awake.*, least(awake.ended, pause.at) AS asleep, drowsy.schedule IS NOT NULL AS drowsy
+    -- ... to its end or the next pause, at some time from `asleep_from` to `asleep`.
+    SELECT
+        awake.*,
+        least(awake.ended, pause."by") AS asleep,
+        CASE WHEN NOT (awake.shorter OR awake.backwards) THEN least(awake.ended_from, pause."at") END AS asleep_from,
+        drowsy.schedule IS NOT NULL AS drowsy
     FROM awake
-    ASOF LEFT JOIN (FROM napping WHERE event = 'pause') AS pause
-        ON awake.schedule = pause.schedule
-        AND awake.worker_id = pause.worker_id
-        AND awake.host = pause.host
-        AND awake.since <= pause.at
+    LEFT JOIN LATERAL (
+        SELECT min("at") AS "at", arg_min("by", "at") AS "by"
+        FROM naps
+        WHERE mistakable = 1
+            AND awake.schedule = naps.schedule
+            AND awake.trace_id IS NOT DISTINCT FROM naps.trace_id
+            AND awake.span_id IS NOT DISTINCT FROM naps.span_id
+            AND awake.since <= naps."at"
+    ) AS pause ON TRUE
     LEFT JOIN drowsy
         ON awake.schedule = drowsy.schedule
         AND awake.trace_id IS NOT DISTINCT FROM drowsy.trace_id
         AND awake.span_id IS NOT DISTINCT FROM drowsy.span_id
-    -- Resumed after its end: that was another execution's worker of the same name.
+    -- Resumed after its end: then it executed nothing any more.
     WHERE coalesce(awake.since < asleep, TRUE)
 ),
 pairs AS (
@@ -64,27 +82,37 @@ pairs AS (
         a.queue <> b.queue AS elsewhere,
         CASE
             WHEN a.execution_id <> b.execution_id OR a.worker_id <> b.worker_id THEN FALSE
-            WHEN a.worker_id = b.worker_id OR a.producer = b.producer THEN TRUE
+            WHEN a.producer = b.producer THEN TRUE
             WHEN a.producer <> b.producer THEN NULL
             ELSE TRUE
         END AS one_execution,
         CASE
-            WHEN a.asleep < b.asleep THEN a.asleep
-            WHEN a.asleep >= b.asleep THEN b.asleep
-        END - greatest(a.since, b.since) AS together,
+            WHEN a.asleep_from < b.asleep_from THEN a.asleep_from
+            WHEN a.asleep_from >= b.asleep_from THEN b.asleep_from
+        END - greatest(a.since_by, b.since_by) AS together,
         CASE
             -- The queue's own order: one was settled before the other was granted.
             WHEN a.settled < b.granted THEN FALSE
             WHEN b.settled < a.granted THEN FALSE
             -- Clocks, where they are one clock that was not seen to be set back.
             WHEN NOT one_clock(a.moment, b.moment) OR a.backwards OR b.backwards THEN NULL
+            WHEN set_over(a.since, a.since_by, b.since, b.since_by)
+                OR coalesce(set_over(a.asleep_from, a.asleep, b.since, b.since_by), FALSE)
+                OR coalesce(set_over(b.asleep_from, b.asleep, a.since, a.since_by), FALSE)
+                THEN NULL
             WHEN a.producer = b.producer AND precedes(a.moment, b.moment) IS DISTINCT FROM coalesce(clock_says(a.moment, b.moment), precedes(a.moment, b.moment))
                 THEN NULL
-            -- The later began while the earlier was still at it.
-            WHEN a.since <= b.since AND b.since < a.asleep AND (a.shorter OR a.drowsy OR b.drowsy) THEN NULL
-            WHEN a.since <= b.since THEN b.since < a.asleep
-            WHEN a.since < b.asleep AND (b.shorter OR a.drowsy OR b.drowsy) THEN NULL
-            WHEN b.since < a.since THEN a.since < b.asleep
+            WHEN a.asleep <= b.since OR b.asleep <= a.since THEN FALSE
+            WHEN a.drowsy OR b.drowsy THEN NULL
+            -- One began, or went on, while the other was at it ...
+            WHEN a.since_by <= b.since AND b.since_by < a.asleep_from AND (b.first OR b.since_by < b.asleep_from) THEN TRUE
+            WHEN b.since_by <= a.since AND a.since_by < b.asleep_from AND (a.first OR a.since_by < a.asleep_from) THEN TRUE
+            -- ... or both were at it then, whoever was first.
+            WHEN a.since_by < a.asleep_from
+                AND a.since_by < b.asleep_from
+                AND b.since_by < a.asleep_from
+                AND b.since_by < b.asleep_from
+                THEN TRUE
         END
         -- The same id in another queue may be another job, two spans of one lease in two processes one execution.
         AND CASE WHEN elsewhere OR one_execution IS NULL THEN NULL ELSE TRUE END AS overlap

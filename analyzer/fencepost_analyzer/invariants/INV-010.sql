@@ -38,7 +38,7 @@ late AS (
     ) AS release
         ON due.schedule = release.schedule
         AND due.execution_id = release.execution_id
-        AND (due.due_at IS NULL OR ((release.moment).by <= due.due_at AND one_clock(due.moment, release.moment)))
+        AND (due.due_at IS NULL OR in_time(due.moment, release.moment, due.due_at))
 ),
 released AS (
     SELECT
@@ -57,7 +57,7 @@ ended_by_others AS (
         late.schedule, late.span_id,
         arg_min(other.moment, other."at") AS moment,
         arg_min(other.event, other."at") AS event,
-        bool_or(late.due_at IS NULL OR ((other.moment).by <= late.due_at AND one_clock(late.moment, other.moment))) AS in_time
+        bool_or(late.due_at IS NULL OR in_time(late.moment, other.moment, late.due_at)) AS in_time
     FROM late
     JOIN moments AS other
         ON late.schedule = other.schedule
@@ -85,8 +85,7 @@ ends AS (
         -- Nor where an inventory in time shows that the queue had let go of it: what got no answer had arrived.
         AND NOT coalesce(
             precedes(late.moment, holdings.moment)
-            AND (holdings.moment).by <= late.due_at
-            AND one_clock(late.moment, holdings.moment)
+            AND in_time(late.moment, holdings.moment, late.due_at)
             AND (holdings.state IN ('ready', 'dead') OR (holdings.state IS NULL AND released.unanswered)),
             FALSE
         )

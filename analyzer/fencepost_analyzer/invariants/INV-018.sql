@@ -14,6 +14,7 @@ early AS (
     WHERE begun_at <= enqueued_at
         OR begun_position < enqueue_position
         OR enqueued_at IS NULL
+        OR set_over(begun_at, begun_at, enqueued_at, enqueued_at)
 ),
 enqueued AS (
     -- One that was refused put nothing into the queue.
@@ -51,7 +52,11 @@ premature AS (
     FROM beginnings
     JOIN enqueued USING (schedule, job_id)
     GROUP BY beginnings.schedule, beginnings.job_id, beginnings.span_id
-    HAVING bool_and(coalesce(precedes(beginnings.moment, enqueued.moment), beginnings.at < enqueued.at, TRUE))
+    HAVING bool_and(coalesce(
+        precedes(beginnings.moment, enqueued.moment),
+        beginnings.at < enqueued.at OR set_over(beginnings.at, beginnings.at, enqueued.at, enqueued.at),
+        TRUE
+    ))
 ),
 -- What is not in the recording did not happen before it, or beside it, only as far as the queue's own numbers go on
 -- from 1 without a hole: an enqueue or a lease that was not recorded would have left one.

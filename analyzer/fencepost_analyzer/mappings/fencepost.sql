@@ -59,7 +59,7 @@ told AS (
             WHEN 'retry' THEN TRY(decided_at + "job.retry.delay_ms" * 1_000_000)
         END AS until,
         CASE
-            WHEN transaction_at IS NULL AND event NOT IN ('run', 'crash', 'pause', 'resume') AND ended_at > decided_at
+            WHEN transaction_at IS NULL AND event <> 'run' AND ended_at > decided_at
                 THEN ended_at
         END AS decided_by,
         "job.transaction.position" AS position,

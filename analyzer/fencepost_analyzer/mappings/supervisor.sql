@@ -4,7 +4,7 @@
 
 -- What `fencepost record` saw befall processes. A worker is known by the process that recorded it, as in other mappings
 -- that have nothing better: by the logs that it wrote, else by the process id that its spans' resource tells.
--- The end of the span is when it was seen; between its start and its end is when it happened.
+-- It happened at some time from the start of the span to its end, which is when it was seen.
 -- `supervise` and `exit` are no events.
 WITH befallen AS (
     SELECT
@@ -12,7 +12,8 @@ WITH befallen AS (
         "process.pid" AS pid,
         "process.signal" AS reason,
         "fencepost.producers" AS producers,
-        TRY(start_time_unix_nano + duration_time_unix_nano) AS at,
+        start_time_unix_nano AS at,
+        TRY(start_time_unix_nano + duration_time_unix_nano) AS decided_by,
         "host.name" AS host,
         producer, producer_seq, producer_end_seq, trace_id, span_id
     FROM staged
@@ -42,6 +43,7 @@ SELECT
     event,
     known.worker_id,
     befallen.at,
+    befallen.decided_by,
     'ok' AS outcome,
     reason, host, producer, producer_seq, producer_end_seq, trace_id, befallen.span_id
 FROM befallen

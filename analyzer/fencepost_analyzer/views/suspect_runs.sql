@@ -1,7 +1,7 @@
--- Executions of the suspects. `ended` = the earliest of its own end, its accepted settlement (unless acknowledged
--- before the work) and, if it has no end of its own, its worker's crash; NULL = it never ended, as far as is known.
--- `backwards`: its clock was set back meanwhile, so its times mean nothing. `shorter`: a settlement that its clock cannot
--- place may have ended it sooner. `granted` and `settled` are positions in the queue's own order.
+-- Executions of the suspects. It ended with the earliest of its own end, its accepted settlement (unless acknowledged
+-- before the work) and, if it has no end of its own, its worker's crash: surely by `ended`, and not before `ended_from`;
+-- NULL = nobody knows. `backwards`: its clock was set back meanwhile, so its times mean nothing. `shorter`: a settlement
+-- that its clock cannot place may have ended it sooner. `granted` and `settled` are positions in the queue's own order.
 WITH suspected AS (
     SELECT moments.*
     FROM moments
@@ -17,6 +17,7 @@ settled AS (
     SELECT
         run.schedule, run.trace_id, run.span_id,
         min(settlement."at") FILTER (one_clock(run.moment, settlement.moment) AND settlement."at" >= run."at") AS "at",
+        min((settlement.moment).by) FILTER (one_clock(run.moment, settlement.moment) AND settlement."at" >= run."at") AS "by",
         bool_or(NOT one_clock(run.moment, settlement.moment) OR settlement."at" < run."at") AS shorter,
         min(settlement.position) AS position
     FROM run
@@ -39,23 +40,18 @@ granted AS (
         AND outcome = 'ok'
     GROUP BY schedule, execution_id
 ),
-lived AS (
-    SELECT schedule, producer, worker_id, max("at") AS until
-    FROM events
-    SEMI JOIN (FROM run WHERE until IS NULL) AS open USING (schedule, producer, worker_id)
-    WHERE event NOT IN ('crash', 'pause', 'resume')
-    GROUP BY schedule, producer, worker_id
-),
 crashed AS (
-    -- Many workers may have one name: a death on another host is not its, nor one that it survived.
-    SELECT run.schedule, run.trace_id, run.span_id, min(crash."at") AS "at"
+    -- If another process of that name may have been meant, nobody knows which one died.
+    SELECT
+        run.schedule, run.trace_id, run.span_id,
+        min(death."at") AS "at",
+        min(death."by") FILTER (death.mistakable = 1) AS "by"
     FROM run
-    JOIN lived USING (schedule, producer, worker_id)
-    JOIN (FROM events WHERE event = 'crash') AS crash
-        ON run.schedule = crash.schedule
-        AND run.worker_id = crash.worker_id
-        AND run.host = crash.host
-        AND greatest(run."at", lived.until) <= crash."at"
+    JOIN (FROM befallen WHERE event = 'crash') AS death
+        ON run.schedule = death.schedule
+        AND run.worker_id = death.worker_id
+        AND run.host = death.host
+        AND run.producer = death.producer
     WHERE run.until IS NULL
     GROUP BY run.schedule, run.trace_id, run.span_id
 )
@@ -65,7 +61,8 @@ SELECT
     crashed."at" AS crashed_at,
     coalesce(run.until < run."at", FALSE) AS backwards,
     coalesce(settled.shorter, FALSE) AS shorter,
-    CASE WHEN NOT backwards THEN least(run.until, settled."at", crashed."at") END AS ended,
+    CASE WHEN NOT backwards THEN least(run.until, settled."by", crashed."by") END AS ended,
+    CASE WHEN NOT (backwards OR coalesce(settled.shorter, FALSE)) THEN least(run.until, settled."at", crashed."at") END AS ended_from,
     granted.position AS granted,
     settled.position AS settled
 FROM run

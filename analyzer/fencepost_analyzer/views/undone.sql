@@ -5,10 +5,10 @@
 -- hole. Without all four, nobody knows. (A lost reply is never proved undone: the server may still be at it.)
 WITH crashed AS (
     SELECT
-        open.schedule, open.event, open.span_id, open.effect_key, open.execution_id, open.host,
-        crash.at AS crashed_at
+        open.schedule, open.event, open.span_id, open.effect_key, open.execution_id, open.host, open.at,
+        greatest(crash.at, crash.decided_by) AS crashed_at
     FROM events AS open
-    ASOF JOIN (SELECT schedule, worker_id, host, "at" FROM events WHERE event = 'crash') AS crash
+    ASOF JOIN (SELECT schedule, worker_id, host, "at", decided_by FROM events WHERE event = 'crash') AS crash
         ON open.schedule = crash.schedule
         AND open.worker_id = crash.worker_id
         AND open.host = crash.host
@@ -52,6 +52,7 @@ JOIN seen
     ON crashed.schedule = seen.schedule
     AND crashed.host = seen.host
     AND crashed.crashed_at < seen.until
+    AND NOT clock_was_set(crashed.at, seen.until)
 ANTI JOIN unnumbered
     ON crashed.schedule = unnumbered.schedule
     AND crashed.event = unnumbered.event

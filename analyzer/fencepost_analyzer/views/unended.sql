@@ -20,4 +20,4 @@ ANTI JOIN (FROM events WHERE event = 'crash') AS crash
     ON lease.schedule = crash.schedule
     AND lease.worker_id = crash.worker_id
     AND lease.host = crash.host
-    AND lease.at <= crash.at
+    AND lease.at <= greatest(crash.at, crash.decided_by)

@@ -23,8 +23,13 @@ def chaos(seed: int, *, schedule: int = 0) -> list[Row]:
     sequences: dict[str, int] = {}
     for row in rows:
         sequences[row["producer"]] = sequences.get(row["producer"], 0) + 1
-        row["producer_seq"] = sequences[row["producer"]] * 2
+        row["producer_seq"] = sequences[row["producer"]] * 100
         row["producer_end_seq"] = row["producer_seq"] + 1 if row.pop("ended", True) else None
+    for number, row in enumerate(rows):
+        # The end of a run was mostly told after all that its process had begun by then.
+        if row["event"] == "run" and row["producer_end_seq"] is not None and row["until"] is not None and rng.random() < 0.8:
+            began = [r["producer_seq"] for r in rows if r["producer"] == row["producer"] and r["at"] < row["until"]]
+            row["producer_end_seq"] = max(*began, row["producer_seq"]) + 2 + number
     return rows
 
 
@@ -58,7 +63,8 @@ def _chaotic(rng: random.Random, schedule: int, index: int, spread: int, hosts: 
     number = rng.randrange(1, 4)
     at = START + rng.randrange(spread // S * 4) * (S // 4)
     about = event not in ("crash", "pause", "resume")
-    outcome = "ok" if not about or event == "lease" else rng.choice(["ok", "ok", "ok", "failed", "unknown"])
+    outcome = "ok" if not about else rng.choice(["ok", "ok", "ok", "failed", "unknown"])
+    outcome = "unknown" if event == "lease" and outcome != "ok" and rng.random() < 0.3 else "ok" if event == "lease" else outcome
     token = rng.choice([number, number, number, number, None, rng.randrange(1, 4)])
     acting = about and event not in ("enqueue", "crash")
     worker = f"w{number}" if rng.random() < 0.95 else None

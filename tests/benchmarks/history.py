@@ -48,7 +48,12 @@ class History:
         return [r for r in self.rows if r["event"] in events and (job is None or r.get("job_id") == job)]
 
     def leases(self, job: str | None) -> list[Row]:
-        return [row for row in self.of(job, "lease") if row.get("outcome") == "ok"]
+        """Those that were granted."""
+        return [row for row in self.asked(job) if row.get("outcome") == "ok"]
+
+    def asked(self, job: str | None) -> list[Row]:
+        """Those that were granted, and those that may have been."""
+        return [row for row in self.of(job, "lease") if row.get("outcome") != "failed"]
 
     def happened(self, row: Row) -> Doubt:
         if row.get("outcome") in ("ok", "failed"):
@@ -196,7 +201,7 @@ class History:
 
     def returns(self, job: str) -> list[tuple[Row, Doubt]]:
         """What brings a job back into the queue or a worker's hands, and whether it happened."""
-        found: list[tuple[Row, Doubt]] = [(row, True) for row in self.leases(job)]
+        found: list[tuple[Row, Doubt]] = [(row, self.happened(row)) for row in self.asked(job)]
         found += [(row, told) for row in self.of(job, "retry", "reclaim") if (told := self.happened(row)) is not False]
         if len(self.enqueues(job)) > 1:
             found += [(row, True if row.get("outcome") == "ok" else None) for row in self.enqueues(job)]
@@ -213,9 +218,12 @@ class History:
         return found
 
     def current(self, job: str) -> bool:
-        """Whether the inventory was taken after all that brought the job back."""
+        """Whether the inventory was taken after all that brought the job back, or let go of it without its work."""
         taken = self.inventory()
-        return taken is not None and all(told and precedes(back, taken) is True for back, told in self.returns(job))
+        gone = [row for row in self.of(job, "fail", "ack") if row["event"] == "fail" or row.get("reason") == "early"]
+        gone = gone if self.state(job) is not None else []
+        moves = [*self.returns(job), *((row, told) for row in gone if (told := self.happened(row)) is not False)]
+        return taken is not None and all(told and precedes(move, taken) is True for move, told in moves)
 
     def unended(self, job: str) -> list[Row]:
         """Leases whose execution was not told."""
@@ -223,7 +231,7 @@ class History:
         told = [r for r in told if r["event"] == "run" or (r.get("outcome") == "ok" and r.get("reason") != "early")]
         return [
             lease
-            for lease in self.leases(job)
+            for lease in self.asked(job)
             if not any(_may_be_of(row, lease) for row in told)
             and not any(by(crash) >= lease["at"] for crash in self._alike(lease, "crash"))
         ]

@@ -157,12 +157,12 @@ def _drowsy(history: History, run: Row) -> bool:
 def _takeovers(history: History, events: tuple[str, ...]) -> str:
     cases: list[Doubt] = []
     for job in history.jobs:
-        leases = history.leases(job)
+        leases, asked = history.leases(job), history.asked(job)
         for action in history.of(job, *events):
             happened = history.happened(action)
             if happened is False:
                 continue
-            overtaken = [_newer(leases, action, rival) for rival in leases if _another(action, rival, len(leases))]
+            overtaken = [_newer(leases, action, rival) for rival in asked if _another(action, rival, len(leases))]
             worst = True if True in overtaken else None if None in overtaken else False
             cases.append(conjunction(worst, happened))
     return summary(cases)
@@ -172,11 +172,14 @@ def _another(action: Row, rival: Row, leases: int) -> bool:
     if action["execution_id"] is not None and rival["execution_id"] is not None:
         return not same(action, rival)
     workers = (action.get("worker_id"), rival.get("worker_id"))
-    return leases > 1 or (None not in workers and workers[0] != workers[1])
+    return leases > (rival.get("outcome") == "ok") or (None not in workers and workers[0] != workers[1])
 
 
 def _newer(leases: list[Row], action: Row, rival: Row) -> Doubt:
     own = [lease for lease in leases if same(lease, action)]
+    if rival.get("outcome") != "ok":
+        tokens = (rival.get("token"), action.get("token"))
+        return False if (None not in tokens and tokens[0] <= tokens[1]) or precedes(action, rival) else None
     if action.get("token") is not None and rival.get("token") is not None:
         newer: Doubt = rival["token"] > action["token"]
     else:
@@ -285,7 +288,7 @@ def _partial(history: History, job: str) -> Doubt:
 
 
 def stuck_lease(history: History) -> str:
-    return summary([_stuck(history, lease) for lease in history.leases(None)])
+    return summary([_stuck(history, lease) for lease in history.asked(None)])
 
 
 def _stuck(history: History, lease: Row) -> Doubt:
@@ -309,7 +312,7 @@ def _stuck(history: History, lease: Row) -> Doubt:
         if state in ("ready", "dead") or (state is None and unanswered):
             return False
     late = _late(history, lease, due, own, others)
-    return None if late and len(known) < len(renewals) else late
+    return None if late and (len(known) < len(renewals) or lease.get("outcome") != "ok") else late
 
 
 def _late(history: History, lease: Row, due: int | None, own: list[Row], others: list[Row]) -> Doubt:
@@ -383,8 +386,18 @@ def _stray(history: History, write: Row, whole: int) -> Doubt:
     if not any(same(write, row) or not named for row in executions):
         return True if happened and _proved(write, whole) else None
     own = [lease for lease in history.leases(write["job_id"]) if same(write, lease)]
-    early = any(precedes(write, lease) for lease in own)
-    return happened if early else False
+    if happened and any(precedes(write, lease) for lease in own):
+        return True
+    outside = [_outside(write, run) for run in history.of(write["job_id"], "run") if same(write, run)]
+    beside: Doubt = conjunction(*outside, happened) if outside else False
+    return None if beside is False and any(precedes(write, lease) for lease in own) else beside
+
+
+def _outside(write: Row, run: Row) -> Doubt:
+    """Whether it was decided before the run began, or after it ended; one that did not end may be at it."""
+    finished = {**run, "position": None, "at": run.get("until"), "producer_seq": run.get("producer_end_seq")}
+    terms = [precedes(write, run), run.get("until") is not None and precedes(finished, write)]
+    return True if True in terms else None if None in terms else False
 
 
 def _backwards(history: History, earlier: Row, later: Row) -> Doubt:

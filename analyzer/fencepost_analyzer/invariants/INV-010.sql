@@ -109,6 +109,8 @@ judged AS (
         ends.*,
         seen.span_id IS NULL AND ended IS NULL AND counted IS DISTINCT FROM TRUE AND horizon > due_at AS uncounted,
         CASE
+            WHEN granted IS NULL
+                THEN 'nobody knows whether it was granted'
             WHEN due_at IS NULL
                 THEN 'it does not say when it runs out'
             WHEN ended IS NOT NULL AND NOT one_clock(moment, ended)

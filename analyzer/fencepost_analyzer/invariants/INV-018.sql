@@ -4,8 +4,8 @@
 -- principle: P3
 -- polarity: +
 -- needs: enqueue, lease | run
--- claim: No job is leased or run before it was enqueued, none comes from nowhere, no write is applied outside an
---   execution, and the tokens and attempts of a job's leases, as far as they are told, increase.
+-- claim: No job is leased or run before it was enqueued, none comes from nowhere, no write is applied outside its
+--   execution, and of a job's leases, as far as they are told, the tokens increase and the attempts do not decrease.
 WITH
 -- Too early by some measure; which measure is to be trusted is decided below.
 early AS (
@@ -131,6 +131,53 @@ outside_execution AS (
     FROM stray_writes
     LEFT JOIN covered USING (schedule)
 ),
+executed AS (
+    SELECT
+        schedule, execution_id, moment,
+        {
+            'position': NULL::BIGINT, 'host': host, 'producer': producer,
+            'producer_seq': producer_end_seq, 'producer_end_seq': producer_end_seq, 'at': until, 'by': until
+        } AS finished
+    FROM moments
+    WHERE event = 'run'
+),
+outlying AS (
+    -- Neither in one nor in another run of its execution. One that was never seen to end had not ended.
+    SELECT
+        write.schedule, write.job_id, write.at, write.span_id, write.worker_id, write.attempt, write.effect_key,
+        bool_and(write.happened IS NOT NULL) AND count(*) FILTER (outside) = count(*) AS surely
+    FROM (
+        SELECT
+            step.*,
+            precedes(step.moment, run.moment)
+            OR ((run.finished).at IS NOT NULL AND precedes(run.finished, step.moment)) AS outside
+        FROM steps AS step
+        JOIN executed AS run
+            ON step.schedule = run.schedule
+            AND step.execution_id = run.execution_id
+        WHERE step.event = 'write'
+            AND step.happened IS DISTINCT FROM FALSE
+    ) AS write
+    GROUP BY ALL
+    HAVING count(*) FILTER (outside IS FALSE) = 0
+),
+beside_runs AS (
+    SELECT
+        schedule,
+        job_id,
+        "at",
+        [span_id] AS span_ids,
+        CASE WHEN surely THEN 'violated' ELSE 'unknown' END AS verdict,
+        "at" AS absent_since,
+        "at" AS absent_until,
+        CASE
+            WHEN surely THEN printf('Job %s: %s wrote effect %s while its execution was not at work.',
+                job_id, actor(worker_id, attempt), coalesce(effect_key, '(unnamed)'))
+            ELSE printf('Job %s: nothing proves that %s wrote effect %s while its execution was at work.',
+                job_id, actor(worker_id, attempt), coalesce(effect_key, '(unnamed)'))
+        END AS sentence
+    FROM outlying
+),
 before_lease AS (
     SELECT
         write.schedule,
@@ -143,7 +190,7 @@ before_lease AS (
         printf('Job %s: %s wrote effect %s before it had been given the job.',
             write.job_id, actor(write.worker_id, write.attempt), coalesce(write.effect_key, '(unnamed)')) AS sentence
     FROM steps AS write
-    JOIN leases AS lease
+    JOIN (FROM leases WHERE granted) AS lease
         ON write.schedule = lease.schedule
         AND write.execution_id = lease.execution_id
     WHERE write.event = 'write'
@@ -154,6 +201,7 @@ granted AS (
     SELECT schedule, job_id, token, attempt, worker_id, queue, moment, "at", span_id
     FROM leases
     SEMI JOIN (FROM jobs WHERE jobs.leases > 1) USING (schedule, job_id)
+    WHERE granted
 ),
 reversed AS (
     -- Tokens are numbered by queue; attempts by job, from each enqueue anew.
@@ -212,6 +260,8 @@ UNION ALL BY NAME
 FROM from_nowhere
 UNION ALL BY NAME
 FROM outside_execution
+UNION ALL BY NAME
+FROM beside_runs
 UNION ALL BY NAME
 FROM before_lease
 UNION ALL BY NAME

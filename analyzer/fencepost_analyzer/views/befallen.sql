@@ -4,7 +4,7 @@
 -- and not afterwards, or meanwhile; and who was not seen since the crash before, died then.
 WITH told AS (
     SELECT
-        schedule, event, worker_id, host, "at",
+        schedule, event, worker_id, host, span_id, "at",
         greatest("at", decided_by) AS "by",
         lag(greatest("at", decided_by)) OVER (PARTITION BY schedule, event, worker_id, host ORDER BY "at", span_id)
             AS before
@@ -57,5 +57,5 @@ halted AS (
         AND coalesce(acts."at" < stopped.resumed_at, TRUE)
     WHERE lives.began <= stopped."by"
 )
-SELECT *, count(*) OVER (PARTITION BY schedule, event, worker_id, host, "at", "by") AS mistakable
+SELECT *, count(*) OVER (PARTITION BY schedule, event, worker_id, host, span_id) AS mistakable
 FROM (FROM ended UNION ALL BY NAME FROM halted)

@@ -2,7 +2,7 @@
 -- (`state` NULL). A job that was seen in several queues is absent only from all of them, one without a queue only from
 -- every queue that was counted, and the earliest counts; an inventory without a queue speaks for those queues that have
 -- none of their own. `after_ending`: taken after the job was let go of. `current`: taken after all that was seen to
--- bring the job back or hand it out.
+-- bring the job back or hand it out, and, if it is held, of it being let go of without its work.
 WITH places AS (
     SELECT schedule, job_id, queue
     FROM jobs
@@ -49,11 +49,22 @@ told AS (
     GROUP BY schedule, job_id
     HAVING bool_and(span_id IS NOT NULL)
 ),
+moves AS (
+    SELECT schedule, job_id, moment, happened, TRUE AS back
+    FROM returns
+    UNION ALL BY NAME
+    -- What is held may have been let go of without its work.
+    SELECT schedule, job_id, moment, happened, FALSE AS back
+    FROM steps
+    WHERE happened IS DISTINCT FROM FALSE
+        AND (event = 'fail' OR (event = 'ack' AND reason IS NOT DISTINCT FROM 'early'))
+),
 outdated AS (
     SELECT DISTINCT told.schedule, told.job_id
     FROM told
-    JOIN returns USING (schedule, job_id)
-    WHERE NOT coalesce(returns.happened AND precedes(returns.moment, told.moment), FALSE)
+    JOIN moves USING (schedule, job_id)
+    WHERE (moves.back OR told.state IS NOT NULL)
+        AND NOT coalesce(moves.happened AND precedes(moves.moment, told.moment), FALSE)
 )
 SELECT
     told.*,

@@ -1,10 +1,11 @@
 -- Writes and settlements of executions that a newer lease of the same job had replaced. `overtaken`: TRUE = the newer
 -- lease was granted before, NULL = nobody can tell. Newer by token, which each queue numbers for itself; where a token or
 -- its queue is missing, by the order in which the two leases were granted. In another queue it may be another job.
+-- A lease that nobody knows was granted may have been, at any time since it was asked for.
 WITH leased AS (
     SELECT schedule, job_id, leases
     FROM jobs
-    WHERE leases > 0
+    SEMI JOIN leases USING (schedule, job_id)
 ),
 actions AS (
     SELECT steps.*, leased.leases
@@ -20,12 +21,17 @@ judged AS (
         rival.worker_id AS rival_worker_id, rival.attempt AS rival_attempt, rival.token AS rival_token,
         rival.at AS rival_at, rival.span_id AS rival_span_id,
         CASE
-            WHEN action.queue = rival.queue AND action.token IS NOT NULL AND rival.token IS NOT NULL
-                THEN rival.token > action.token
-            WHEN own.execution_id IS NOT NULL THEN precedes(own.moment, rival.moment)
-        END
-        AND precedes(rival.moment, action.moment)
-        AND CASE WHEN action.queue <> rival.queue THEN NULL ELSE TRUE END AS overtaken
+            WHEN rival.granted THEN
+                CASE
+                    WHEN action.queue = rival.queue AND action.token IS NOT NULL AND rival.token IS NOT NULL
+                        THEN rival.token > action.token
+                    WHEN own.execution_id IS NOT NULL THEN precedes(own.moment, rival.moment)
+                END
+                AND precedes(rival.moment, action.moment)
+                AND CASE WHEN action.queue <> rival.queue THEN NULL ELSE TRUE END
+            WHEN (action.queue = rival.queue AND rival.token <= action.token) OR precedes(action.moment, rival.moment)
+                THEN FALSE
+        END AS overtaken
     FROM actions AS action
     JOIN leases AS rival
         ON action.schedule = rival.schedule
@@ -33,9 +39,10 @@ judged AS (
         -- What does not say whose it is belongs to the only lease, unless it came from another worker.
         AND coalesce(
             action.execution_id <> rival.execution_id,
-            action.leases > 1 OR coalesce(action.worker_id <> rival.worker_id, FALSE)
+            action.leases > CASE WHEN rival.granted THEN 1 ELSE 0 END
+                OR coalesce(action.worker_id <> rival.worker_id, FALSE)
         )
-    LEFT JOIN leases AS own
+    LEFT JOIN (FROM leases WHERE granted) AS own
         ON action.schedule = own.schedule
         AND action.execution_id = own.execution_id
 )

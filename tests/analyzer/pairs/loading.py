@@ -4,7 +4,8 @@ A file holds a list of cases: a `claim` in one sentence, `events`, and sometimes
 (`says`), which `spans` the first one points at, how many cases there are (`count`, else 1), or which span is
 `missing`. Times are seconds. What an event leaves out: `outcome` is ok; `host` is one and the same; the `producer`
 is the worker, else "p"; durable steps that got an answer are numbered in the order of the list (`position`); an
-event has `ended` unless its outcome is unknown.
+event has `ended` unless its outcome is unknown. Each process told them in the order of the list, and the end of a run
+after all that it began before.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from fencepost_analyzer.verdicts import Finding
 
 HERE = Path(__file__).parent
 VERDICTS = {"ok": "holds", "bad": "violated", "unknown": "unknown"}
+# Between what one process tells there is room for the ends of runs.
+STEP = 1_000
 START_NS = 1_700_000_000_000_000_000
 
 
@@ -77,6 +80,16 @@ def _case(invariant: str, kind: str, case: dict[str, Any]) -> Case:
     return Case(invariant, VERDICTS[kind], case["claim"], _rows(case["events"]), gaps, says, missing, spans, count)
 
 
+def run_ended(rows: list[dict[str, Any]], run: dict[str, Any], number: int) -> int:
+    """When its process told the end of a run: after all that it had begun by then."""
+    began = [
+        row["producer_seq"]
+        for row in rows
+        if row["producer"] == run["producer"] and row["at"] is not None and row["at"] < (run["until"] or 0)
+    ]
+    return int(max([*began, run["producer_seq"]]) + 2 + number)
+
+
 def _ns(seconds: float | None) -> int | None:
     return None if seconds is None else START_NS + round(seconds * 1_000_000_000)
 
@@ -95,7 +108,7 @@ def _rows(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
         row |= {name: _ns(event.get(name)) for name in ("at", "until", "decided_by")}
         row.setdefault("trace_id", "t")
         row.setdefault("producer", row.get("worker_id") or "p")
-        sequences[row["producer"]] = sequence = sequences.get(row["producer"], 0) + 2
+        sequences[row["producer"]] = sequence = sequences.get(row["producer"], 0) + STEP
         row["producer_seq"] = sequence
         row["producer_end_seq"] = sequence + 1 if row.pop("ended", row["outcome"] != "unknown") else None
         if row["event"] == "inventory" and row.get("job_id") is not None:
@@ -108,4 +121,7 @@ def _rows(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
             position += 1
             row["position"] = position
         rows.append(row)
+    for number, row in enumerate(rows):
+        if row["event"] == "run" and row["producer_end_seq"] is not None:
+            row["producer_end_seq"] = run_ended(rows, row, number)
     return rows

@@ -46,27 +46,27 @@ def worker(producer: str, pid: int, host: str | None = "here") -> dict[str, Any]
 
 def events(*rows: dict[str, Any]) -> list[tuple[Any, ...]]:
     with opened(Fake(list(rows))) as (connection, _):
-        found = connection.sql('SELECT event, worker_id, reason, "at" FROM events').fetchall()
+        found = connection.sql('SELECT event, worker_id, reason, "at", decided_by FROM events').fetchall()
     return sorted(found, key=str)
 
 
 def test_a_crash_befalls_the_workers_whose_logs_the_process_wrote() -> None:
-    """Each log that the dead process wrote is a worker that crashed, at the time by which it was seen."""
+    """Each log that the dead process wrote is a worker that crashed, some time before it was seen."""
     crash = seen("crash", "s", **{"process.pid": 7, "process.signal": "SIGKILL", "fencepost.producers": ["a-7", "b-7"]})
-    assert events(crash, worker("other-7", 7)) == [("crash", "a-7", "SIGKILL", 105), ("crash", "b-7", "SIGKILL", 105)]
+    assert events(crash, worker("other-7", 7)) == [("crash", "a-7", "SIGKILL", 100, 105), ("crash", "b-7", "SIGKILL", 100, 105)]
 
 
 def test_a_process_that_sent_its_spans_is_known_by_the_id_in_their_resource() -> None:
     """Without a log the process id and the host of the spans' resource tell which worker it was."""
     crash = seen("crash", "s", **{"process.pid": 7, "process.signal": "SIGSEGV"})
     rows = (worker("mine", 7), worker("unsaid", 7, None), worker("elsewhere", 7, "there"), worker("other", 8))
-    assert events(crash, *rows) == [("crash", "mine", "SIGSEGV", 105), ("crash", "unsaid", "SIGSEGV", 105)]
+    assert events(crash, *rows) == [("crash", "mine", "SIGSEGV", 100, 105), ("crash", "unsaid", "SIGSEGV", 100, 105)]
 
 
 def test_a_process_that_told_nothing_crashes_without_a_worker() -> None:
     """A death of somebody unknown is an event all the same; pauses and resumes are told alike."""
     rows = [seen(name, name, **{"process.pid": 7}) for name in ("crash", "pause", "resume")]
-    assert events(*rows) == [("crash", None, None, 105), ("pause", None, None, 105), ("resume", None, None, 105)]
+    assert events(*rows) == [("crash", None, None, 100, 105), ("pause", None, None, 100, 105), ("resume", None, None, 100, 105)]
 
 
 def test_an_orderly_exit_is_no_event() -> None:
@@ -78,4 +78,4 @@ def test_hostile_spans_of_that_scope_break_nothing() -> None:
     """Attributes of other types, or none that can be read, are unknown."""
     hostile = seen("crash", "s") | {"span_attributes": "{", "resource_attributes": "[", "duration_time_unix_nano": None}
     typed = seen("crash", "t", **{"process.pid": "seven", "fencepost.producers": 5})
-    assert events(hostile, typed, worker("x", 7)) == [("crash", None, None, 105), ("crash", None, None, None)]
+    assert events(hostile, typed, worker("x", 7)) == [("crash", None, None, 100, 105), ("crash", None, None, None, None)]

@@ -42,7 +42,7 @@ class History:
         self.rows = [{**row, "execution_id": _execution(row)} for row in rows]
         self.crashes = [row for row in self.rows if row["event"] == "crash"]
         self.jobs = sorted({row["job_id"] for row in self.rows if row.get("job_id") is not None})
-        self.ended = max(max(row["at"], (row.get("until") or 0) if row["event"] == "run" else 0) for row in rows)
+        self.ended = max(max(by(row), (row.get("until") or 0) if row["event"] == "run" else 0) for row in rows)
 
     def of(self, job: str | None, *events: str) -> list[Row]:
         return [r for r in self.rows if r["event"] in events and (job is None or r.get("job_id") == job)]

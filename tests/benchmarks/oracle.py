@@ -131,7 +131,7 @@ def _handed_over(history: History, a: Row, b: Row) -> bool:
 
 def _awake(history: History, run: Row) -> list[_Stretch]:
     """Stretches in which the run's process was not stopped; asleep None = never, as far as is known."""
-    naps = [row for row, sure in history.befell(run, "pause") if sure and run["at"] < by(row)]
+    naps = [row for row, sure in history.befell(run, "pause") if sure and run["at"] <= by(row)]
     resumes = [resume for nap in naps if (resume := history.resumed(nap)) is not None]
     starts = [(run["at"], run["at"], True), *{(row["at"], by(row), False) for row in resumes}]
     found = []
@@ -150,7 +150,7 @@ def _awake(history: History, run: Row) -> list[_Stretch]:
 def _drowsy(history: History, run: Row) -> bool:
     """Whether a pause may or may not have been its process's."""
     naps = [row for row in history.of(None, "pause", "resume") if alike(row, run, "worker_id")]
-    mistakable = any(not sure and run["at"] < by(row) for row, sure in history.befell(run, "pause"))
+    mistakable = any(not sure and run["at"] <= by(row) for row, sure in history.befell(run, "pause"))
     return mistakable or any(row.get("host") is None or run.get("host") is None for row in naps)
 
 
@@ -297,6 +297,8 @@ def _stuck(history: History, lease: Row) -> Doubt:
     known = [row["until"] for row in renewals if history.happened(row) and row.get("until") is not None]
     expiries = [*known, *([lease["until"]] if lease.get("until") is not None else [])]
     due = max(expiries) + max((lease.get("until") or 0) - lease["at"], GRACE_NS) if expiries else None
+    if due is not None and history.ended <= due:
+        return False
     own = [row for row in history.of(job, *SETTLEMENTS, "reclaim") if same(row, lease)]
     others = [
         row

@@ -13,7 +13,8 @@ import duckdb
 from fencepost_analyzer import text, timeline
 from fencepost_analyzer.catalogue import FailureMode, failure_modes
 from fencepost_analyzer.check import judge
-from fencepost_analyzer.database import GAPS, create_views, events_table, load, tidy_events
+from fencepost_analyzer.database import GAPS, create_views, events_table, tidy_events
+from fencepost_analyzer.database import load as load_table
 from fencepost_analyzer.docs.errors import DocsError
 from fencepost_analyzer.docs.markup import anchor, code, codes, fenced, link, table, value
 from fencepost_analyzer.docs.sections import Page, Section
@@ -158,7 +159,7 @@ def _timeline(mode: FailureMode) -> str:
     rows, report = _told(mode.id)
     since = min(row["at"] for row in rows)
     with duckdb.connect(":memory:") as connection:
-        load(connection, "gaps", GAPS.empty_table())
+        load_table(connection, "gaps", GAPS.empty_table())
         tidy_events(connection, events_table(rows))
         create_views(connection)
         suspects = timeline.suspects(report)

@@ -21,7 +21,7 @@ naps AS (
         AND contested.worker_id = nap.worker_id
         AND contested.host = nap.host
         AND contested.producer = nap.producer
-        AND contested."at" < nap."by"
+        AND contested."at" <= nap."by"
 ),
 drowsy AS (
     -- Stopped, or not: its host or its process is not known, or another process of that name may have been meant.

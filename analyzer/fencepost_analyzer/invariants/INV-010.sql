@@ -23,12 +23,13 @@ due AS (
     FROM leases AS lease
     JOIN horizon USING (schedule)
     LEFT JOIN renewed USING (schedule, execution_id)
-    -- Of a lease without a job nobody knows what became of it.
-    WHERE lease.job_id IS NOT NULL
+    -- One that does not say when it runs out is due once nothing else tells its end.
+    WHERE coalesce(horizon.ended > due_at, TRUE)
+        -- Of a lease without a job nobody knows what became of it.
+        AND lease.job_id IS NOT NULL
 ),
 late AS (
-    -- Not released in time for sure: how long a lease lasted only one clock can tell. One that does not say when it
-    -- runs out is late once nothing tells its end.
+    -- Not released in time for sure: how long a lease lasted only one clock can tell.
     SELECT due.*
     FROM due
     ANTI JOIN (
@@ -107,7 +108,7 @@ seen AS (
 judged AS (
     SELECT
         ends.*,
-        seen.span_id IS NULL AND ended IS NULL AND counted IS DISTINCT FROM TRUE AND horizon > due_at AS uncounted,
+        seen.span_id IS NULL AND ended IS NULL AND counted IS DISTINCT FROM TRUE AS uncounted,
         CASE
             WHEN granted IS NULL
                 THEN 'nobody knows whether it was granted'
@@ -117,8 +118,6 @@ judged AS (
                 THEN 'only the clock of another host tells when it was ended'
             WHEN ended IS NOT NULL AND (ended).at <= due_at
                 THEN 'it may have been ended in time'
-            WHEN ended IS NULL AND horizon <= due_at
-                THEN 'the recording ends before it was due'
             WHEN ended IS NULL AND unanswered AND NOT coalesce(counted, FALSE)
                 THEN 'its settlement got no answer'
             WHEN ended IS NULL AND counted AND state IS DISTINCT FROM 'leased'

@@ -12,8 +12,8 @@ WITH befallen AS (
         "process.pid" AS pid,
         "process.signal" AS reason,
         "fencepost.producers" AS producers,
-        start_time_unix_nano AS at,
         TRY(start_time_unix_nano + duration_time_unix_nano) AS decided_by,
+        CASE WHEN decided_by IS NOT NULL THEN start_time_unix_nano END AS at,
         "host.name" AS host,
         producer, producer_seq, producer_end_seq, trace_id, span_id
     FROM staged

@@ -163,9 +163,9 @@ def lock(connection: duckdb.DuckDBPyConnection) -> None:
 def create_views(
     connection: duckdb.DuckDBPyConnection, *, readers: Iterable[str] = (), for_others: bool = True
 ) -> None:
-    """Creates the views of views/*.sql over `events`, in order; `events` and `gaps` must exist. Of those that `readers` read, SQL
-    that will run on the connection, the dear ones become tables, computed once. Without `for_others` nobody else will
-    ask, and views that no reader reads are left out."""
+    """Creates the views of views/*.sql over `events`, in order; `events` and `gaps` must exist. Of those that `readers`
+    read, SQL that will run on the connection, the dear ones become tables, computed once. Without `for_others` nobody
+    else will ask, and views that no reader reads are left out."""
     connection.execute(resource("views/resets.sql"))
     connection.execute(resource("views/macros.sql"))
     texts = {name: resource(f"views/{name}.sql") for name in VIEWS}

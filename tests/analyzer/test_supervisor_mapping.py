@@ -53,7 +53,10 @@ def events(*rows: dict[str, Any]) -> list[tuple[Any, ...]]:
 def test_a_crash_befalls_the_workers_whose_logs_the_process_wrote() -> None:
     """Each log that the dead process wrote is a worker that crashed, some time before it was seen."""
     crash = seen("crash", "s", **{"process.pid": 7, "process.signal": "SIGKILL", "fencepost.producers": ["a-7", "b-7"]})
-    assert events(crash, worker("other-7", 7)) == [("crash", "a-7", "SIGKILL", 100, 105), ("crash", "b-7", "SIGKILL", 100, 105)]
+    assert events(crash, worker("other-7", 7)) == [
+        ("crash", "a-7", "SIGKILL", 100, 105),
+        ("crash", "b-7", "SIGKILL", 100, 105),
+    ]
 
 
 def test_a_process_that_sent_its_spans_is_known_by_the_id_in_their_resource() -> None:
@@ -66,7 +69,11 @@ def test_a_process_that_sent_its_spans_is_known_by_the_id_in_their_resource() ->
 def test_a_process_that_told_nothing_crashes_without_a_worker() -> None:
     """A death of somebody unknown is an event all the same; pauses and resumes are told alike."""
     rows = [seen(name, name, **{"process.pid": 7}) for name in ("crash", "pause", "resume")]
-    assert events(*rows) == [("crash", None, None, 100, 105), ("pause", None, None, 100, 105), ("resume", None, None, 100, 105)]
+    assert events(*rows) == [
+        ("crash", None, None, 100, 105),
+        ("pause", None, None, 100, 105),
+        ("resume", None, None, 100, 105),
+    ]
 
 
 def test_an_orderly_exit_is_no_event() -> None:
@@ -78,4 +85,7 @@ def test_hostile_spans_of_that_scope_break_nothing() -> None:
     """Attributes of other types, or none that can be read, are unknown."""
     hostile = seen("crash", "s") | {"span_attributes": "{", "resource_attributes": "[", "duration_time_unix_nano": None}
     typed = seen("crash", "t", **{"process.pid": "seven", "fencepost.producers": 5})
-    assert events(hostile, typed, worker("x", 7)) == [("crash", None, None, 100, 105), ("crash", None, None, None, None)]
+    assert events(hostile, typed, worker("x", 7)) == [
+        ("crash", None, None, 100, 105),
+        ("crash", None, None, None, None),
+    ]

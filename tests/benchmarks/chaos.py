@@ -27,7 +27,8 @@ def chaos(seed: int, *, schedule: int = 0) -> list[Row]:
         row["producer_end_seq"] = row["producer_seq"] + 1 if row.pop("ended", True) else None
     for number, row in enumerate(rows):
         # The end of a run was mostly told after all that its process had begun by then.
-        if row["event"] == "run" and row["producer_end_seq"] is not None and row["until"] is not None and rng.random() < 0.8:
+        ended = row["event"] == "run" and row["producer_end_seq"] is not None and row["until"] is not None
+        if ended and rng.random() < 0.8:
             began = [r["producer_seq"] for r in rows if r["producer"] == row["producer"] and r["at"] < row["until"]]
             row["producer_end_seq"] = max(*began, row["producer_seq"]) + 2 + number
     return rows
@@ -63,8 +64,8 @@ def _chaotic(rng: random.Random, schedule: int, index: int, spread: int, hosts: 
     number = rng.randrange(1, 4)
     at = START + rng.randrange(spread // S * 4) * (S // 4)
     about = event not in ("crash", "pause", "resume")
-    outcome = "ok" if not about else rng.choice(["ok", "ok", "ok", "failed", "unknown"])
-    outcome = "unknown" if event == "lease" and outcome != "ok" and rng.random() < 0.3 else "ok" if event == "lease" else outcome
+    outcomes = ["ok"] * 8 + ["unknown"] if event == "lease" else ["ok", "ok", "ok", "failed", "unknown"]
+    outcome = rng.choice(outcomes) if about else "ok"
     token = rng.choice([number, number, number, number, None, rng.randrange(1, 4)])
     acting = about and event not in ("enqueue", "crash")
     worker = f"w{number}" if rng.random() < 0.95 else None

@@ -149,7 +149,11 @@ class History:
         """Before when it had not ended for sure."""
         if backwards(run) or self.shorter(run):
             return None
-        ends = [run.get("until"), *(row["at"] for row in self.settlements(run)), *(r["at"] for r, _ in self.deaths(run))]
+        ends = [
+            run.get("until"),
+            *(row["at"] for row in self.settlements(run)),
+            *(r["at"] for r, _ in self.deaths(run)),
+        ]
         return min((end for end in ends if end is not None), default=None)
 
     def settles(self, settlement: Row, run: Row) -> bool:

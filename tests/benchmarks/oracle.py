@@ -8,7 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from benchmarks.history import SETTLEMENTS, Doubt, History, Row, alike, answered, backwards, by, one_clock, precedes, same
+from benchmarks.history import (
+    SETTLEMENTS,
+    Doubt,
+    History,
+    Row,
+    alike,
+    answered,
+    backwards,
+    by,
+    one_clock,
+    precedes,
+    same,
+)
 
 GRACE_NS = 5_000_000_000
 
@@ -309,7 +321,13 @@ def _stuck(history: History, lease: Row) -> Doubt:
     if any(due is None or (by(row) <= due and one_clock(row, lease)) for row in (*released, *others)):
         return False
     taken = history.inventory()
-    if taken is not None and due is not None and by(taken) <= due and one_clock(taken, lease) and precedes(lease, taken):
+    if (
+        taken is not None
+        and due is not None
+        and by(taken) <= due
+        and one_clock(taken, lease)
+        and precedes(lease, taken)
+    ):
         state, unanswered = history.state(job), any(history.happened(row) is None for row in own)
         if state in ("ready", "dead") or (state is None and unanswered):
             return False

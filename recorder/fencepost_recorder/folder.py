@@ -52,6 +52,13 @@ def check_id(recording_id: str) -> str:
     return recording_id
 
 
+def id_of_a_new_one(recording_id: str | None) -> str:
+    """The id that a new recording gets: the wanted one, or one made from the time. Raises InvalidRecordingId."""
+    if recording_id == "latest":
+        raise InvalidRecordingId("'latest' is what the newest recording is called, whichever it is: choose another id")
+    return check_id(recording_id) if recording_id is not None else new_id()
+
+
 def new_id() -> str:
     """An id that sorts by time: UTC date and time, then 4 random hex digits."""
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
@@ -62,7 +69,7 @@ def begin(recordings: Path, recording_id: str | None = None) -> Path:
 
     Directories are the owner's alone (0700). Raises InvalidRecordingId, RecordingExists, StorageError.
     """
-    name = check_id(recording_id) if recording_id is not None else new_id()
+    name = id_of_a_new_one(recording_id)
     directory = Path(recordings).absolute() / name
     durable.make_directories(directory.parent)
     try:

@@ -70,7 +70,7 @@ def import_otlp(
     """
     if not files:
         raise ImportFailed("there is nothing to import: name at least one file")
-    name = folder.check_id(recording_id) if recording_id is not None else folder.new_id()
+    name = folder.id_of_a_new_one(recording_id)
     target = Path(recordings) / name
     _refuse_existing(target)
     # A name no recording can have, beside the final one: the rename stays within one file system.

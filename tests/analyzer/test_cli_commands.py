@@ -303,6 +303,44 @@ def test_run_takes_a_scenario_file() -> None:
         assert (done.code, name in done.err) == (2, True)
 
 
+def test_a_file_that_is_no_scenario_by_its_name_is_not_called_a_failure_mode() -> None:
+    """What is there, but has no suffix that says what it is, is named, with the suffixes."""
+    Path("incident").write_text('id = "mine"\n', "utf-8")
+    done = fencepost("run", "incident", "--simulate", "--recordings", "own")
+    assert (done.code, plain(done), ".toml or .json" in done.err) == (2, True, True)
+
+
+def test_no_recording_is_called_latest() -> None:
+    """The word means the newest one, so a recording of that name could not be reached by it."""
+    done = fencepost("run", "FM-003", "--simulate", "--id", "latest", "--recordings", "own")
+    assert (done.code, plain(done), "choose another id" in done.err) == (2, True, True)
+    assert not Path("own", "latest").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("shrink", "FM-003", "--out", "nowhere/a.toml"),
+        ("regression", "FM-003", "--policy", "transactional", "--out", "nowhere/test_a.py"),
+        ("record", "--report", "nowhere/r.json", "--", "touch", "begun"),
+    ],
+)
+def test_a_folder_that_is_missing_is_named(command: tuple[str, ...]) -> None:
+    """Not the file, which was to be made; and before a command is run whose report could not be written."""
+    done = fencepost(*command)
+    assert (done.code, plain(done), "there is no folder nowhere" in done.err) == (2, True, True)
+    assert not Path("begun").exists()
+
+
+def test_what_is_there_already_is_said_with_a_way_out() -> None:
+    """A file where postmortems would be written."""
+    Path("taken").write_text("", "utf-8")
+    made = fencepost("run", "FM-003", "--simulate", "--id", "mine", "--recordings", "own")
+    assert made.code == 0
+    done = fencepost("postmortem", "new", "mine", "--recordings", "own", "--postmortems", "taken")
+    assert (done.code, plain(done), "choose another place" in done.err) == (2, True, True)
+
+
 def test_a_run_that_does_not_end_is_said_to_have_been_ended() -> None:
     """Past at_most_ms nothing is passed off as a finished run: exit code 2, one sentence, and what happened is kept,
     on processes, where the deaths are told as ours, and in the simulator."""

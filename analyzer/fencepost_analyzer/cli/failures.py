@@ -10,6 +10,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import typer
 
@@ -29,6 +30,7 @@ _OS_ERRORS = {
     errno.EPERM: "permission denied: change the permissions, or choose another place",
     errno.ENOENT: "there is no such file: check the spelling",
     errno.ENOTDIR: "a part of this path is a file, not a folder: choose another place",
+    errno.EEXIST: "there is something of this name already: choose another place",
     errno.EISDIR: "this is a folder: name a file",
     errno.EFBIG: "the file would grow too large: raise the limit (ulimit -f), or choose another folder",
     errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
@@ -118,6 +120,8 @@ def _explain_parsing(error: Exception) -> str:
 def _explain_os(error: OSError) -> str:
     reason = _OS_ERRORS.get(error.errno or 0) or (error.strerror or type(error).__name__).lower()
     names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    if error.errno == errno.ENOENT and names and not (folder := Path(names[0]).parent).exists():
+        reason = f"there is no folder {folder}: check the spelling, or make it first"
     return f"{' and '.join(names)}: {reason}" if names else reason
 
 

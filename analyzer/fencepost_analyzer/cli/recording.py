@@ -92,6 +92,8 @@ def record(
     signal n; 127 when there is no such command, 126 when it cannot be run, 2 when it could not be recorded.
     """
     here = session(context, recordings, as_json)
+    if report is not None:
+        _must_be_writable(report)
     if listen:
         where = _only(command or [])
         tls = _tls(tls_cert, tls_key)
@@ -104,6 +106,15 @@ def record(
         if given is not None:
             raise UsageError(f"{name} is for --listen; a command's spans come over loopback")
     return _run(here, command, recording_id, grace, end_rest, report)
+
+
+def _must_be_writable(report: Path) -> None:
+    """Raises OSError now, and not when what was to be recorded is over. What is there stays."""
+    there = report.exists()
+    with report.open("a"):
+        pass
+    if not there:
+        report.unlink()
 
 
 def _run(

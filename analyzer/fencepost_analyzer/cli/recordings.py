@@ -242,10 +242,12 @@ def _postgres(backend: Backend, database: str | None, simulate: bool) -> str | N
 
 def _scenario(name: str, *, near_miss: bool) -> tuple[Scenario, int]:
     """A failure mode's scenario, or that in a file, with its seed. Raises UsageError and ScenarioFileError."""
-    from fencepost_analyzer.catalogue import failure_mode
+    from fencepost_analyzer.catalogue import failure_mode, failure_modes
     from fencepost_analyzer.scenario_file import load
 
     if Path(name).suffix not in (".toml", ".json"):
+        if name.upper() not in failure_modes() and Path(name).exists():
+            raise UsageError(f"{name} is not the file of a scenario: its name would end in .toml or .json")
         mode = failure_mode(name)
         return (mode.near_miss if near_miss else mode.scenario), 0
     if near_miss:

@@ -40,7 +40,6 @@ def one_clock(a: Row, b: Row) -> bool:
 class History:
     def __init__(self, rows: list[Row]) -> None:
         self.rows = [{**row, "execution_id": _execution(row)} for row in rows]
-        self.crashes = [row for row in self.rows if row["event"] == "crash"]
         self.jobs = sorted({row["job_id"] for row in self.rows if row.get("job_id") is not None})
         self.ended = max(max(by(row), (row.get("until") or 0) if row["event"] == "run" else 0) for row in rows)
 
@@ -63,7 +62,7 @@ class History:
     def _undone(self, row: Row) -> bool:
         if row.get("producer_end_seq") is not None or row["event"] not in ("write", "renew", *SETTLEMENTS):
             return False
-        crash = self.crash_after(row)
+        crash = min((by(crash) for crash, sure in self.befell(row, "crash") if sure), default=None)
         numbered = sorted({r["position"] for r in self.rows if r.get("position") is not None})
         breaks = [after for before, after in pairwise(numbered) if after > before + 1]
         since = max(breaks, default=min(numbered, default=0))
@@ -88,11 +87,6 @@ class History:
             and any(lease["position"] >= since for lease in granted)
             and max(seen, default=-1) > crash
         )
-
-    def crash_after(self, row: Row) -> int | None:
-        """By when it had happened."""
-        mine = [c for c in self.crashes if alike(c, row, "worker_id") and alike(c, row, "host")]
-        return by(min(after, key=lambda c: c["at"])) if (after := [c for c in mine if c["at"] >= row["at"]]) else None
 
     def victims(self, row: Row) -> set[str]:
         """The processes that a crash or a pause may have befallen: a name is no process."""
@@ -122,7 +116,7 @@ class History:
         return min(after, key=lambda row: (row["at"], by(row)), default=None)
 
     def befell(self, run: Row, event: str) -> list[tuple[Row, bool]]:
-        """What befell its process, or may have: with whether it was it for sure."""
+        """What befell the process of a run, a lease or a step, or may have: with whether it was it for sure."""
         told = [(row, self.victims(row)) for row in self._alike(run, event)]
         return [(row, victims == {run["producer"]}) for row, victims in told if run["producer"] in victims]
 
@@ -237,7 +231,7 @@ class History:
             lease
             for lease in self.asked(job)
             if not any(_may_be_of(row, lease) for row in told)
-            and not any(by(crash) >= lease["at"] for crash in self._alike(lease, "crash"))
+            and not any(sure for _, sure in self.befell(lease, "crash"))
         ]
 
     def of_any(self, job: str) -> list[Row]:

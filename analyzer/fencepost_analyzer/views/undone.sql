@@ -6,13 +6,13 @@
 WITH crashed AS (
     SELECT
         open.schedule, open.event, open.span_id, open.effect_key, open.execution_id, open.host, open.at,
-        greatest(crash.at, crash.decided_by) AS crashed_at
+        crash."by" AS crashed_at
     FROM events AS open
-    ASOF JOIN (SELECT schedule, worker_id, host, "at", decided_by FROM events WHERE event = 'crash') AS crash
+    JOIN (FROM befallen WHERE event = 'crash' AND mistakable = 1) AS crash
         ON open.schedule = crash.schedule
         AND open.worker_id = crash.worker_id
         AND open.host = crash.host
-        AND open.at <= crash.at
+        AND open.producer = crash.producer
     WHERE coalesce(open.outcome, 'unknown') = 'unknown'
         AND open.producer_end_seq IS NULL
         AND open.event IN ('write', 'ack', 'fail', 'dead_letter', 'retry', 'renew')

@@ -16,8 +16,8 @@ ANTI JOIN (
     ON lease.schedule = told.schedule
     AND lease.job_id = told.job_id
     AND coalesce(lease.execution_id = told.execution_id, lease.worker_id = told.worker_id, TRUE)
-ANTI JOIN (FROM events WHERE event = 'crash') AS crash
+ANTI JOIN (FROM befallen WHERE event = 'crash' AND mistakable = 1) AS crash
     ON lease.schedule = crash.schedule
     AND lease.worker_id = crash.worker_id
     AND lease.host = crash.host
-    AND lease.at <= greatest(crash.at, crash.decided_by)
+    AND lease.producer = crash.producer

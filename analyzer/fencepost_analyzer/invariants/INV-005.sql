@@ -80,7 +80,7 @@ judged AS (
             WHEN NOT holdings.current
                 THEN 'no inventory taken after it was last seen says whether the queue still holds it'
             WHEN settled.job_id IS NOT NULL
-                THEN 'its settlement got no answer, so it may have been completed'
+                THEN 'its settlement got no answer, or does not say what it was: it may have been completed'
             WHEN NOT unfinished.effectless
                 AND unfinished.applied + unfinished.unanswered + unfinished.unnamed >= unfinished.effect_total
                 THEN 'the writes that got no answer, or do not say of which effect they are, may have completed it'

@@ -9,9 +9,9 @@ WITH keys AS (
     SELECT schedule, effect_key, sum(times) AS applied, sum(unanswered) AS unanswered
     FROM effects
     GROUP BY schedule, effect_key
-    HAVING applied > 1
-        -- A store that refused one write of this key as a duplicate does not apply another.
-        OR (applied + sum(effects.unanswered) > 1 AND NOT bool_or(guarded))
+    -- A store that refused one write of this key and job as a duplicate did not apply two that got no answer: another
+    -- job's write may have come to it by another way.
+    HAVING sum(CASE WHEN guarded THEN greatest(times, least(effects.unanswered, 1)) ELSE times + effects.unanswered END) > 1
 ),
 suspects AS (
     SELECT

@@ -80,8 +80,9 @@ judged AS (
             WHEN NOT holdings.current
                 THEN 'no inventory taken after it was last seen says whether the queue still holds it'
             WHEN settled.job_id IS NOT NULL
-                THEN 'its settlement got no answer, so it may have been completed'
-            WHEN unfinished.applied + unfinished.unanswered + unfinished.unnamed >= unfinished.effect_total
+                THEN 'its settlement got no answer, or does not say what it was: it may have been completed'
+            WHEN NOT unfinished.effectless
+                AND unfinished.applied + unfinished.unanswered + unfinished.unnamed >= unfinished.effect_total
                 THEN 'the writes that got no answer, or do not say of which effect they are, may have completed it'
             WHEN attempted.untold
                 THEN 'an execution ended without telling how'
@@ -98,7 +99,7 @@ judged AS (
     LEFT JOIN settled USING (schedule, job_id)
     LEFT JOIN leased USING (schedule, job_id)
     LEFT JOIN untold USING (schedule, job_id)
-    WHERE coalesce(unfinished.applied < unfinished.effects_promised, TRUE)
+    WHERE (unfinished.effectless OR coalesce(unfinished.applied < unfinished.effects_promised, TRUE))
         AND NOT coalesce(
             holdings.state IS NOT NULL AND holdings.current AND (NOT holdings.ended OR holdings.after_ending), FALSE
         )

@@ -52,7 +52,7 @@ judged AS (
             WHEN partial.unnamed > 0
                 THEN 'some of its writes do not say which effect they are'
             WHEN partial.applied + partial.unanswered >= partial.effect_total OR partial.applied = 0
-                THEN 'some of its writes got no answer'
+                THEN 'some of its writes got no answer, or were refused as duplicates of writes that nobody was seen to make'
             WHEN running.job_id IS NOT NULL
                 THEN 'an execution of it was never seen to end'
             WHEN holdings.state <> 'dead' AND holdings.after_ending IS DISTINCT FROM FALSE

@@ -54,10 +54,10 @@ stretches AS (
     SELECT
         awake.*,
         least(awake.ended, pause."by") AS asleep,
-        CASE WHEN NOT (awake.shorter OR awake.backwards) THEN least(awake.ended_from, pause."at") END AS asleep_from,
+        CASE WHEN NOT awake.shorter THEN least(awake.ended_from, pause."at") END AS asleep_from,
         drowsy.schedule IS NOT NULL AS drowsy
     FROM awake
-    LEFT JOIN LATERAL (
+    CROSS JOIN LATERAL (
         SELECT min("at") AS "at", arg_min("by", "at") AS "by"
         FROM naps
         WHERE mistakable = 1
@@ -65,7 +65,7 @@ stretches AS (
             AND awake.trace_id IS NOT DISTINCT FROM naps.trace_id
             AND awake.span_id IS NOT DISTINCT FROM naps.span_id
             AND awake.since <= naps."at"
-    ) AS pause ON TRUE
+    ) AS pause
     LEFT JOIN drowsy
         ON awake.schedule = drowsy.schedule
         AND awake.trace_id IS NOT DISTINCT FROM drowsy.trace_id
@@ -82,7 +82,6 @@ pairs AS (
         a.queue <> b.queue AS elsewhere,
         CASE
             WHEN a.execution_id <> b.execution_id OR a.worker_id <> b.worker_id THEN FALSE
-            WHEN a.producer = b.producer THEN TRUE
             WHEN a.producer <> b.producer THEN NULL
             ELSE TRUE
         END AS one_execution,
@@ -96,18 +95,17 @@ pairs AS (
             WHEN b.settled < a.granted THEN FALSE
             -- Clocks, where they are one clock that was not seen to be set back.
             WHEN NOT one_clock(a.moment, b.moment) OR a.backwards OR b.backwards THEN NULL
-            WHEN set_over(a.since, a.since_by, b.since, b.since_by)
-                OR coalesce(set_over(a.asleep_from, a.asleep, b.since, b.since_by), FALSE)
-                OR coalesce(set_over(b.asleep_from, b.asleep, a.since, a.since_by), FALSE)
+            WHEN set_over(a.asleep_from, a.asleep, b.since, b.since_by)
+                OR set_over(b.asleep_from, b.asleep, a.since, a.since_by)
                 THEN NULL
-            WHEN a.producer = b.producer AND precedes(a.moment, b.moment) IS DISTINCT FROM coalesce(clock_says(a.moment, b.moment), precedes(a.moment, b.moment))
+            WHEN precedes(a.moment, b.moment) IS DISTINCT FROM coalesce(clock_says(a.moment, b.moment), precedes(a.moment, b.moment))
                 THEN NULL
             WHEN a.asleep <= b.since OR b.asleep <= a.since THEN FALSE
             WHEN a.drowsy OR b.drowsy THEN NULL
-            -- One began, or went on, while the other was at it ...
-            WHEN a.since_by <= b.since AND b.since_by < a.asleep_from AND (b.first OR b.since_by < b.asleep_from) THEN TRUE
-            WHEN b.since_by <= a.since AND a.since_by < b.asleep_from AND (a.first OR a.since_by < a.asleep_from) THEN TRUE
-            -- ... or both were at it then, whoever was first.
+            -- One began while the other was at it ...
+            WHEN b.first AND a.since_by <= b.since AND b.since < a.asleep_from THEN TRUE
+            WHEN a.first AND b.since_by <= a.since AND a.since < b.asleep_from THEN TRUE
+            -- ... or both were at it when the later one had gone on.
             WHEN a.since_by < a.asleep_from
                 AND a.since_by < b.asleep_from
                 AND b.since_by < a.asleep_from

@@ -116,7 +116,7 @@ judged AS (
                 THEN 'it does not say when it runs out'
             WHEN ended IS NOT NULL AND NOT one_clock(moment, ended)
                 THEN 'only the clock of another host tells when it was ended'
-            WHEN ended IS NOT NULL AND (ended).at <= due_at
+            WHEN (ended).at <= due_at
                 THEN 'it may have been ended in time'
             WHEN ended IS NULL AND unanswered AND NOT coalesce(counted, FALSE)
                 THEN 'its settlement got no answer'

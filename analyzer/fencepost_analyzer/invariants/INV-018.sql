@@ -123,7 +123,7 @@ outside_execution AS (
         job_id,
         "at",
         [span_id] AS span_ids,
-        CASE WHEN position <= covered.until AND job_id IS NOT NULL THEN 'violated' ELSE 'unknown' END AS verdict,
+        CASE WHEN position <= covered.until THEN 'violated' ELSE 'unknown' END AS verdict,
         NULL::BIGINT AS absent_since,
         "at" AS absent_until,
         printf('Job %s: %s wrote effect %s outside any execution of the job that was recorded.',

@@ -10,16 +10,12 @@ WITH told AS (
             AS before
     FROM events
     WHERE event IN ('crash', 'pause', 'resume')
-        AND worker_id IS NOT NULL
-        AND host IS NOT NULL
-        AND "at" IS NOT NULL
 ),
 acts AS (
     SELECT schedule, worker_id, host, producer, "at"
     FROM events
     SEMI JOIN told USING (schedule, worker_id, host)
     WHERE event NOT IN ('crash', 'pause', 'resume')
-        AND producer IS NOT NULL
 ),
 lives AS (
     SELECT schedule, worker_id, host, producer, min("at") AS began, max("at") AS until
@@ -31,7 +27,6 @@ ended AS (
     FROM told
     JOIN lives USING (schedule, worker_id, host)
     WHERE told.event = 'crash'
-        AND lives.began <= told."by"
         AND lives.until <= told."by"
         AND coalesce(lives.until > told.before, TRUE)
 ),
@@ -50,8 +45,6 @@ halted AS (
     JOIN lives USING (schedule, worker_id, host)
     ANTI JOIN acts
         ON stopped.schedule = acts.schedule
-        AND stopped.worker_id = acts.worker_id
-        AND stopped.host = acts.host
         AND lives.producer = acts.producer
         AND stopped."by" < acts."at"
         AND coalesce(acts."at" < stopped.resumed_at, TRUE)

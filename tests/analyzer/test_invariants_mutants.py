@@ -47,6 +47,8 @@ EQUIVALENT: dict[tuple[str, str], str] = {
     ("invariants/INV-010.sql", "seen.span_id IS NULL AND"): _NAMED,
     ("views/befallen.sql", "event IN ('crash', 'pause', 'resume')"): _FEWER,
     ("views/takeovers.sql", "SEMI JOIN leases USING (schedule, job_id)"): _FEWER,
+    ("views/holdings.sql", "SEMI JOIN (FROM jobs WHERE queue < other_queue) USING (schedule, job_id)"): _FEWER,
+    ("views/holdings.sql", "queue < other_queue"): _FEWER,
     ("views/befallen.sql", "SEMI JOIN told USING (schedule, worker_id, host)"): _FEWER,
     ("invariants/INV-010.sql", "SEMI JOIN late USING (schedule, execution_id)"): _FEWER,
     (

@@ -49,6 +49,8 @@ EQUIVALENT: dict[tuple[str, str], str] = {
     ("views/takeovers.sql", "SEMI JOIN leases USING (schedule, job_id)"): _FEWER,
     ("views/holdings.sql", "SEMI JOIN (FROM jobs WHERE queue < other_queue) USING (schedule, job_id)"): _FEWER,
     ("views/holdings.sql", "queue < other_queue"): _FEWER,
+    ("views/returns.sql", "SEMI JOIN suspects USING (schedule, job_id)"): _FEWER,
+    ("views/suspect_runs.sql", "SEMI JOIN suspects USING (schedule, job_id)"): _FEWER,
     ("views/befallen.sql", "SEMI JOIN told USING (schedule, worker_id, host)"): _FEWER,
     ("invariants/INV-010.sql", "SEMI JOIN late USING (schedule, execution_id)"): _FEWER,
     (

@@ -16,7 +16,7 @@ settled AS (
     -- Where one lease was handed to several workers, what one of them settles ends its own run only.
     SELECT
         run.schedule, run.trace_id, run.span_id,
-        min(settlement."at") FILTER (one_clock(run.moment, settlement.moment) AND settlement."at" >= run."at") AS "at",
+        min(settlement."at") AS "at",
         min((settlement.moment).by) FILTER (one_clock(run.moment, settlement.moment) AND settlement."at" >= run."at") AS "by",
         bool_or(NOT one_clock(run.moment, settlement.moment) OR settlement."at" < run."at") AS shorter,
         min(settlement.position) AS position

@@ -35,7 +35,7 @@ repeated AS (
         list(span_id ORDER BY "at", span_id) AS span_ids,
         CASE
             -- One key for several numbers of one job's effects: one effect or several?
-            WHEN min(job_id) = max(job_id) AND count(DISTINCT effect_index) FILTER (happened) = applied THEN 'unknown'
+            WHEN min(job_id) = max(job_id) AND count(DISTINCT effect_index) = applied THEN 'unknown'
             WHEN applied > 1 THEN 'violated'
             ELSE 'unknown'
         END AS verdict,
@@ -62,9 +62,7 @@ renamed AS (
         printf('Effect number %d of job %s was applied under several keys (%s): it may have been applied twice.',
             write.effect_index, write.job_id, string_agg(DISTINCT write.effect_key, ', ' ORDER BY write.effect_key)) AS sentence
     FROM steps AS write
-    SEMI JOIN (FROM jobs WHERE puzzling) AS puzzling
-        ON write.schedule = puzzling.schedule
-        AND write.job_id = puzzling.job_id
+    SEMI JOIN (FROM jobs WHERE puzzling) USING (schedule, job_id)
     WHERE write.event = 'write'
         AND write.happened IS DISTINCT FROM FALSE
         AND write.effect_key IS NOT NULL

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import shlex
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -330,6 +332,21 @@ def test_a_folder_that_is_missing_is_named(command: tuple[str, ...]) -> None:
     done = fencepost(*command)
     assert (done.code, plain(done), "there is no folder nowhere" in done.err) == (2, True, True)
     assert not Path("begun").exists()
+
+
+def test_a_report_goes_into_a_pipe() -> None:
+    """Whoever reads it gets the report, and no end of it before."""
+    os.mkfifo("pipe")
+    held = os.open("pipe", os.O_RDONLY | os.O_NONBLOCK)  # So that no writer waits for a reader that is gone.
+    reader = subprocess.Popen(["cat", "pipe"], stdout=subprocess.PIPE)
+    try:
+        assert fencepost("record", "--report", "pipe", "--recordings", "own", "--", "true").code == 0
+        told, _ = reader.communicate(timeout=60)
+    finally:
+        reader.kill()
+        reader.wait()
+        os.close(held)
+    assert json.loads(told)["gaps"] == 0
 
 
 def test_what_is_there_already_is_said_with_a_way_out() -> None:

@@ -232,6 +232,7 @@ def _lost(history: History, job: str) -> Doubt:
         history.running(job),
         any(lease.get("until") is None for lease in history.unended(job)),
         ending is None and max((row["until"] or 0 for row in leased), default=0) > taken["at"],
+        ending is None and any(_unsure(history, row) for row in history.of(job, "renew")),
     )
     return None if any(doubts) else True
 
@@ -241,6 +242,12 @@ def _by_effects(history: History, job: str) -> bool:
     promised = history.promised(job)
     applied = list(history.effects(job).values()).count(True)
     return promised is not None and not history.effectless(job) and applied >= promised
+
+
+def _unsure(history: History, renewal: Row) -> bool:
+    """Whether nobody knows if it was granted, or until when."""
+    happened = history.happened(renewal)
+    return happened is None or (happened and renewal.get("until") is None)
 
 
 def _finished(history: History, job: str) -> Doubt:

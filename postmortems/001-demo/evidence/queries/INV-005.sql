@@ -52,6 +52,16 @@ leased AS (
         AND outcome = 'ok'
     GROUP BY schedule, job_id
 ),
+renewed AS (
+    -- Nobody knows whether it was renewed, or until when.
+    SELECT schedule, job_id
+    FROM steps
+    SEMI JOIN unfinished USING (schedule, job_id)
+    WHERE event = 'renew'
+        AND happened IS DISTINCT FROM FALSE
+        AND (happened IS NULL OR until IS NULL)
+    GROUP BY schedule, job_id
+),
 untold AS (
     SELECT schedule, job_id
     FROM unended
@@ -90,6 +100,8 @@ judged AS (
                 THEN 'an execution of it was never seen to end'
             WHEN leased.until > holdings.at AND NOT holdings.ended
                 THEN 'it was under a lease that had not run out'
+            WHEN renewed.job_id IS NOT NULL AND NOT holdings.ended
+                THEN 'it was under a lease of which nobody knows whether it was renewed, or until when'
         END AS doubt,
         holdings.moment IS NULL AS uncounted
     FROM unfinished
@@ -98,6 +110,7 @@ judged AS (
     LEFT JOIN attempted USING (schedule, job_id)
     LEFT JOIN settled USING (schedule, job_id)
     LEFT JOIN leased USING (schedule, job_id)
+    LEFT JOIN renewed USING (schedule, job_id)
     LEFT JOIN untold USING (schedule, job_id)
     WHERE (unfinished.effectless OR coalesce(unfinished.applied < unfinished.effects_promised, TRUE))
         AND NOT coalesce(

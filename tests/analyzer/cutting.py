@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fencepost_analyzer.run import TELEMETRY
 from fencepost_recorder import Recording, begin, recover
+from fencepost_recorder.wal import FrameType, open_log
 from fencepost_runtime.backends import Database
 from fencepost_runtime.processes import Spec
 from fencepost_runtime.scenario import Scenario
@@ -21,6 +22,16 @@ from fencepost_runtime.scenario import Scenario
 def logged(directory: Path, word: str, times: int = 1) -> bool:
     """Whether the logs tell of something so often by now: what they hold survives whoever wrote it."""
     return sum(path.read_bytes().count(word.encode()) for path in (directory / "wal").glob("*")) >= times
+
+
+def over(directory: Path, word: str) -> bool:
+    """Whether a span that speaks of something has been told to its end by now."""
+    for path in (directory / "wal").glob("*"):
+        log = open_log(path)
+        with log.stream:
+            if any(frame.type == FrameType.END and word.encode() in frame.payload for frame in log.frames()):
+                return True
+    return False
 
 
 def killed(

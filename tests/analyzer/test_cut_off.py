@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from analyzer.cutting import killed, logged
+from analyzer.cutting import killed, logged, over
 from analyzer.lab import fencepost
 
 from fencepost_analyzer.case import open_case
@@ -18,9 +18,13 @@ from fencepost_runtime.policy import preset
 
 
 def cut(folder: Path, end: signal.Signals = signal.SIGKILL) -> Recording:
-    """FM-002, ended while the worker of pay-1 is stopped, before anybody took its lease back."""
-    scenario = failure_mode("FM-002").scenario
-    return killed(scenario, folder / "recordings", "cut", lambda directory: logged(directory, "SIGSTOP"), end=end)
+    """FM-002, ended while the worker of pay-1 is stopped, before anybody took its lease back; pay-2 is done by then, so
+    that nobody is ended in the middle of a step."""
+
+    def stopped(directory: Path) -> bool:
+        return logged(directory, "SIGSTOP") and over(directory, "process payments")
+
+    return killed(failure_mode("FM-002").scenario, folder / "recordings", "cut", stopped, end=end)
 
 
 def test_a_killed_run_is_retold_as_far_as_it_went(tmp_path: Path) -> None:

@@ -143,6 +143,13 @@ def test_what_went_out_comes_back_far_and_wide(tmp_path: Path, told: tuple[Proce
     check_round_trip(tmp_path, told)
 
 
+def test_what_a_span_dropped_is_told_once_though_it_ended_before_it_began(tmp_path: Path) -> None:
+    """Such a span's loss has no bounds in time, like that of a resource, which only the export itself can tell."""
+    backwards = span(1, end=9)
+    backwards.dropped_links_count = 3
+    check_round_trip(tmp_path, (process("a", (backwards, True)),))
+
+
 def with_base64_ids(value: Any) -> Any:
     if isinstance(value, list):
         return [with_base64_ids(one) for one in value]

@@ -57,8 +57,8 @@ def companion_in(resource_attributes: Mapping[str, Any]) -> Companion | None:
 
 
 def _is_found_again(gap: Mapping[str, Any]) -> bool:
-    # What a resource dropped has no time; what a span dropped, it says itself.
-    return gap["cause"] in _FOUND_AGAIN or (gap["cause"] in _COUNTED_IN_SPANS and gap["since_unix_nano"] is not None)
+    # What a resource dropped has no place in the sequence; what a span dropped, it says itself.
+    return gap["cause"] in _FOUND_AGAIN or (gap["cause"] in _COUNTED_IN_SPANS and gap["first_seq"] is not None)
 
 
 def _attributes(gap: Mapping[str, Any]) -> Json:

@@ -7,7 +7,7 @@ are untrusted.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -236,6 +236,13 @@ def events_table(rows: Iterable[Mapping[str, object]]) -> pa.Table:
     if unknown:
         raise EventsError(f"Events have no column '{unknown[0]}'; the columns are {', '.join(EVENTS.names)}.")
     return pa.Table.from_pylist(listed, schema=EVENTS)
+
+
+def events_of(records: Iterable[Sequence[object]]) -> pa.Table:
+    """An events table from rows that hold a value for each column of `EVENTS`, in their order."""
+    columns = list(zip(*records, strict=True)) or [()] * len(EVENTS)
+    arrays = [pa.array(values, field.type) for values, field in zip(columns, EVENTS, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=EVENTS)
 
 
 def conform(table: pa.Table, schema: pa.Schema, what: str) -> pa.Table:

@@ -38,10 +38,11 @@ HOST = "simulated"
 
 
 class ColumnSink:
-    """Collects facts of one history; `rows` gives them as events, one dictionary a row, in COLUMNS' order."""
+    """Collects facts of one history; `rows` gives them as events, one dictionary a row, in COLUMNS' order, and
+    `records` one tuple a row. `schedule` is what the rows say they belong to."""
 
     def __init__(self, schedule: int = 0) -> None:
-        self._schedule = schedule
+        self.schedule = schedule
         self._facts: list[tuple[Fact, int, int | None]] = []
         self._sequence: dict[str, int] = {}
 
@@ -57,7 +58,17 @@ class ColumnSink:
         self._facts[handle] = (fact, opened, self._next(fact.worker_id))
 
     def rows(self) -> list[dict[str, Any]]:
-        return [row for fact, first, last in self._facts for row in _rows(self._schedule, fact, first, last)]
+        return [dict(zip(COLUMNS, record, strict=True)) for record in self.records()]
+
+    def records(self) -> list[tuple[Any, ...]]:
+        found: list[tuple[Any, ...]] = []
+        for fact, first, last in self._facts:
+            reason = "early" if fact.early and fact.outcome != FAILED else fact.reason
+            found.append(_record(self.schedule, fact, fact.job_id, reason, first, last))
+            if fact.held:
+                # An inventory's own row names no job; each job that it found has one more.
+                found += (_record(self.schedule, fact, job, state, first, last) for job, state in fact.held)
+        return found
 
     def _next(self, actor: str) -> int:
         value = self._sequence.get(actor, 0) + 1
@@ -65,32 +76,34 @@ class ColumnSink:
         return value
 
 
-def _rows(schedule: int, fact: Fact, first: int, last: int | None) -> list[dict[str, Any]]:
-    row = dict.fromkeys(COLUMNS)
-    row |= {
-        "schedule": schedule,
-        "event": fact.event,
-        "job_id": fact.job_id,
-        "attempt": fact.attempt,
-        "execution_id": f"{fact.job_id}#{fact.token}" if fact.token is not None else None,
-        "worker_id": fact.worker_id,
-        "queue": fact.queue,
-        "at": fact.at,
-        "until": fact.until,
-        "position": fact.position,
-        "token": fact.token,
-        "effect_key": fact.effect_key,
-        "effect_index": fact.effect_index,
-        "effect_total": len(fact.effect_keys) if fact.effect_keys is not None else None,
-        "outcome": fact.outcome,
-        "reason": "early" if fact.early and fact.outcome != FAILED else fact.reason,
-        "host": HOST,
-        "producer": fact.worker_id,
-        "producer_seq": first,
-        "producer_end_seq": last,
-        "trace_id": "0" * 32,
+def _record(
+    schedule: int, fact: Fact, job_id: str | None, reason: str | None, first: int, last: int | None
+) -> tuple[Any, ...]:
+    return (
+        schedule,
+        fact.event,
+        job_id,
+        fact.attempt,
+        f"{fact.job_id}#{fact.token}" if fact.token is not None else None,
+        fact.worker_id,
+        fact.queue,
+        fact.at,
+        fact.until,
+        None,
+        fact.position,
+        fact.token,
+        fact.effect_key,
+        fact.effect_index,
+        len(fact.effect_keys) if fact.effect_keys is not None else None,
+        fact.outcome,
+        reason,
+        None,
+        None,
+        HOST,
+        fact.worker_id,
+        first,
+        last,
+        "0" * 32,
         # Names the fact itself, so that a witness found in columns can be pointed at.
-        "span_id": f"{fact.worker_id}:{first}",
-    }
-    held = [row | {"job_id": job_id, "reason": state} for job_id, state in fact.held or ()]
-    return [row, *held]
+        f"{fact.worker_id}:{first}",
+    )

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from fencepost_analyzer.check import judge_many
-from fencepost_analyzer.database import events_table
+from fencepost_analyzer.lab.histories import Histories
 from fencepost_analyzer.verdicts import Judgement
 from fencepost_runtime.columns import ColumnSink
 from fencepost_runtime.scenario import Scenario
@@ -33,22 +32,17 @@ def judged(
 
     Raises InvariantError if an invariant cannot be judged."""
     ran: list[tuple[Scenario, int]] = []
-    rows: list[dict[str, Any]] = []
+    histories = Histories()
 
     def judge() -> Iterator[Judged]:
-        verdicts = judge_many(events_table(rows), extra=invariants, only=only)
-        for number, (scenario, events) in enumerate(ran):
-            yield Judged(scenario, events, verdicts[number])
+        for (scenario, events), judgement in zip(ran, histories.judge(invariants, only), strict=True):
+            yield Judged(scenario, events, judgement)
         ran.clear()
-        rows.clear()
 
     for scenario in scenarios:
-        sink = ColumnSink(len(ran))
+        sink = ColumnSink()
         simulate(scenario, sink, seed, all_told=True)
-        told = sink.rows()
-        ran.append((scenario, len(told)))
-        rows += told
-        if len(rows) >= BATCH:
+        ran.append((scenario, histories.add(sink)))
+        if histories.events >= BATCH:
             yield from judge()
-    if ran:
-        yield from judge()
+    yield from judge()

@@ -12,10 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fencepost_analyzer.check import judge_many
-from fencepost_analyzer.database import events_table
 from fencepost_analyzer.errors import AnalyzerError
 from fencepost_analyzer.lab.found import Broken, Found, Shortest, Way
+from fencepost_analyzer.lab.histories import Histories
 from fencepost_analyzer.lab.lineage import concerns, lineage
 from fencepost_analyzer.lab.processes import processes
 from fencepost_analyzer.lab.space import Bound, following, in_order, merged, plain, shorter
@@ -24,7 +23,7 @@ from fencepost_runtime.scenario import Fault, Scenario
 from fencepost_runtime.simulate import Passed, Simulated, simulate
 
 # Schedules that are judged in one query of each invariant, at most, and units whose schedules are judged together.
-BATCH, CHUNK = 4_000, 32
+BATCH, CHUNK = 16_000, 32
 
 
 class NotRepeated(AnalyzerError):
@@ -236,26 +235,19 @@ class _Batch:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._schedules: list[_Ran] = []
-        self._rows: list[dict[str, Any]] = []
+        self._histories = Histories()
 
     def add(self, one: _Ran, ran: Simulated, sink: ColumnSink) -> None:
-        rows = sink.rows()
-        for row in rows:
-            row["schedule"] = len(self._schedules)
         self._schedules.append(one)
-        self._rows += rows
         one.found.schedules += 1
-        one.found.events += len(rows)
+        one.found.events += self._histories.add(sink)
         one.found.overdue += ran.overdue
         if len(self._schedules) >= BATCH:
             self.judge()
 
     def judge(self) -> None:
         """Raises InvariantError if an invariant cannot be judged."""
-        if not self._rows:
-            return
-        for number, judgement in judge_many(events_table(self._rows), extra=self._plan.invariants).items():
-            one = self._schedules[number]
+        for one, judgement in zip(self._schedules, self._histories.judge(self._plan.invariants), strict=True):
             one.found.broken += bool(judgement.violated)
             faults = (*self._plan.bases[one.base][0].faults, *one.added)
             kinds = tuple(sorted({fault.kind for fault in faults}))
@@ -264,4 +256,4 @@ class _Batch:
             for name in judgement.unknown:
                 if name not in judgement.vacuous:
                     one.found.undecided[name] += 1
-        self._schedules, self._rows = [], []
+        self._schedules.clear()

@@ -1,0 +1,57 @@
+"""Simulated histories on their way to be judged, all of them in one query of each invariant."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from fencepost_analyzer.check import judge_many
+from fencepost_analyzer.database import events_of
+from fencepost_analyzer.verdicts import Judgement
+from fencepost_runtime.columns import ColumnSink
+
+# Rows are kept as Python's values until there are so many, then as columns, a tenth as large.
+_ROWS = 50_000
+
+
+class Histories:
+    """Takes histories one by one and judges them together. `events`: how many are in them."""
+
+    def __init__(self) -> None:
+        self.events = 0
+        self._taken = 0
+        self._records: list[tuple[Any, ...]] = []
+        self._tables: list[pa.Table] = []
+
+    def __len__(self) -> int:
+        return self._taken
+
+    def add(self, sink: ColumnSink) -> int:
+        """Take what a sink was told, as the next history; how many events that is."""
+        sink.schedule = self._taken
+        records = sink.records()
+        self._taken += 1
+        self.events += len(records)
+        self._records += records
+        if len(self._records) >= _ROWS:
+            self._compact()
+        return len(records)
+
+    def judge(self, invariants: Sequence[Path] = (), only: Collection[str] | None = None) -> list[Judgement]:
+        """The verdicts on each history, in the order in which they came; from then on there are none.
+
+        `invariants`: directories of the user's own; `only`: the ids to judge. Raises InvariantError if an invariant
+        cannot be judged."""
+        self._compact()
+        found = judge_many(pa.concat_tables(self._tables), extra=invariants, only=only) if self._taken else {}
+        judgements = [found[number] for number in range(self._taken)]
+        self.events = self._taken = 0
+        self._tables.clear()
+        return judgements
+
+    def _compact(self) -> None:
+        self._tables.append(events_of(self._records))
+        self._records.clear()

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from .actors import MS
 from .errors import BackendError, ConnectionLost
 from .facts import Narrator
-from .operations import Backend, Clock, State
+from .operations import Backend, Clock, Scanned, State
 from .scenario import Fault, Point, Queue, Scenario, When
 from .steps import Step
 
@@ -67,6 +67,14 @@ def matches(point: Point, step: Step) -> bool:
         and point.attempt == step.attempt
         and point.index == step.index
     )
+
+
+def reaches(point: Point, step: Step, answer: Any) -> bool:
+    """Whether a step that was performed is the one until which a pause lasts: a scan is that of each job whose lease it
+    found run out."""
+    if step.name == "scan":
+        return point.step == "scan" and isinstance(answer, Scanned) and point.job in dict(answer.leases)
+    return matches(point, step)
 
 
 def perform(

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 from opentelemetry import trace
 
 from .backends import Database
-from .drive import SILENT, Faults, matches, perform, work_ns
+from .drive import SILENT, Faults, perform, reaches, work_ns
 from .errors import BackendError, ConnectionLost, ScenarioError
 from .facts import Narrator
 from .operations import Backend
@@ -135,7 +135,7 @@ class Child:
         if answer is not None and step.name in ("lease", "scan"):
             self._say("busy")
         for number, point in enumerate(self._awaited):
-            if matches(point, step):
+            if reaches(point, step, answer):
                 self._say("reached", number)
         return answer
 

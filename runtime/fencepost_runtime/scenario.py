@@ -36,6 +36,8 @@ DURABLE = ("enqueue", "write", "apply", "renew", "settle", "retry", "reclaim")
 # Nobody but the actor itself is told of these, so nothing can wait for them.
 SILENT = ("work", "idle", "sleep")
 OF_NO_JOB = ("lease", "idle", "scan", "inventory")
+# A job may come to these more than once, under the same name: a pause lasts until the next one.
+REPEATED = ("scan", "reclaim")
 MAX_QUEUES, MAX_JOBS, MAX_WORKERS, MAX_EFFECTS, MAX_FAULTS = 64, 10_000, 64, 1_000, 1_000
 MAX_TEXT = 200
 MAX_MS = 3_600_000
@@ -243,7 +245,7 @@ def _check_possible(kind: str, at: Point) -> None:
 def _until(kind: str, data: Any) -> Point:
     if kind != "pause":
         raise ScenarioError(f"A {kind} fault takes no until: that ends a pause.")
-    point = _point({"when": "after", **data} if isinstance(data, Mapping) else data)
+    point = _point({"when": "after", **data} if isinstance(data, Mapping) else data, awaited=True)
     if point.step in SILENT:
         raise ScenarioError(f"A pause cannot last until a {point.step} step: nobody else is told of it.", ("step",))
     if point.when != "after":
@@ -253,15 +255,15 @@ def _until(kind: str, data: Any) -> Point:
     return point
 
 
-def _point(data: Any) -> Point:
+def _point(data: Any, *, awaited: bool = False) -> Point:
     data = _known(data, "A point", _POINT)
     step = _choice(data, "step", STEPS, "step")
     when = _choice({"when": "before", **data}, "when", WHENS, "when")
-    if step in OF_NO_JOB:
+    if step in OF_NO_JOB and not (awaited and step in REPEATED):
         raise ScenarioError(
             f"A fault is bound to a job, and the {step} step has none: take the step before or after.", ("step",)
         )
-    outside = step in ("enqueue", "reclaim")
+    outside = step in ("enqueue", *REPEATED)
     attempt = _number(data, "attempt", "A point", 0 if outside else 1, 0, 1_000)
     if outside != (attempt == 0):
         rule = "outside any attempt: attempt is 0" if outside else "inside an attempt: attempt counts from 1"

@@ -12,11 +12,11 @@ from random import Random
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from .actors import MS, producer, reclaimer, stocktaking, worker
-from .drive import SILENT, Faults, matches, nothing_left, perform, producer_name, reclaimer_name, work_ns, worker_name
+from .drive import SILENT, Faults, nothing_left, perform, producer_name, reaches, reclaimer_name, work_ns, worker_name
 from .errors import BackendError, ConnectionLost, Diverged
 from .facts import Fact, Narrator, Sink
 from .memory import MemoryBackend
-from .scenario import DURABLE, Fault, Point, Scenario
+from .scenario import DURABLE, REPEATED, Fault, Point, Scenario
 from .steps import Step
 
 # Virtual time begins at 2026-01-01T00:00:00Z, in Unix nanoseconds.
@@ -246,7 +246,7 @@ class _Free(_World):
             # An actor whose poll found nothing is as idle as before.
             actor.idle = actor.idle and answer is None
             if self.awaited:
-                self.wake_waiting(step)
+                self.wake_waiting(step, answer)
             actor.advance(answer)
             actor.wake_at = self.now + actor.length()
         self.interrupted(actor, step, "after")
@@ -284,11 +284,12 @@ class _Free(_World):
         self.supervisor.observed("resume", actor.name, "SIGCONT", self.now)
         actor.paused = None
         self.stopped = tuple(name for name in self.stopped if name != actor.name)
-        actor.wake_at = self.now + actor.length()
+        # It was stopped in front of its next step: that one comes before anybody else's.
+        actor.wake_at = self.now + 1
 
-    def wake_waiting(self, step: Step) -> None:
-        reached = {point for point in self.awaited if matches(point, step)}
-        self.reached |= reached
+    def wake_waiting(self, step: Step, answer: Any) -> None:
+        reached = {point for point in self.awaited if reaches(point, step, answer)}
+        self.reached |= {point for point in reached if point.step not in REPEATED}
         for actor in self.actors:
             if actor.paused is not None and actor.paused.until in reached:
                 self.resume(actor)

@@ -16,6 +16,7 @@ from .drive import Faults, nothing_left, perform, producer_name
 from .errors import BackendError, ConnectionLost
 from .facts import Narrator
 from .processes import Spec, flush, fork_child, hook
+from .scenario import REPEATED
 from .simulate import SUPERVISOR, cast
 from .spans import SpanSink, announce
 
@@ -42,6 +43,8 @@ class Supervisor:
         self._idle: set[str] = set()
         self._paused: dict[str, _Paused] = {}
         self._reached: set[int] = set()
+        awaited = [fault.until.step for fault in spec.scenario.faults if fault.until is not None]
+        self._repeated = {number for number, step in enumerate(awaited) if step in REPEATED}
         self._buffer = b""
         self._interrupted = False
         # Why we ended the actors ourselves: told with their deaths, or these would pass for crashes of their own.
@@ -122,11 +125,18 @@ class Supervisor:
             case "busy":
                 self._idle.discard(name)
             case "reached":
-                self._reached.add(values[0])
+                self._reach(values[0])
             case "stopping":
                 # Heard before or after its process was seen to stop.
                 stopped = name in self._paused
                 self._paused[name] = _Paused(values[0], time.monotonic_ns() + values[1] * MS, stopped)
+
+    def _reach(self, number: int) -> None:
+        if number not in self._repeated:
+            self._reached.add(number)
+        for paused in self._paused.values():
+            if paused.until == number:
+                paused.deadline_ns = 0
 
     def _watch(self) -> None:
         """Take note of children that stopped or ended."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 from random import Random
 
 import pytest
-from analyzer.drawing import struck
+from analyzer.drawing import point, struck, trail
 
 from fencepost_analyzer.catalogue import failure_modes
 from fencepost_analyzer.lab.bulk import judged
@@ -19,7 +19,7 @@ from fencepost_analyzer.lab.explore import Plan, explore
 from fencepost_analyzer.lab.lattice import above
 from fencepost_analyzer.lab.space import Bound
 from fencepost_runtime.policy import Policy, preset
-from fencepost_runtime.scenario import Scenario
+from fencepost_runtime.scenario import Fault, Point, Scenario
 
 # Under these, what breaks is rare, so that a missing kind of schedule shows.
 PRESETS = ("safe", "transactional", "deduped", "renewed", "early-ack")
@@ -45,6 +45,46 @@ def test_what_any_faults_break_is_found(faults: int, capsys: pytest.CaptureFixtu
     with capsys.disabled():
         told = {"figure": "random_schedules_that_break_more_than_explored_ones", "value": 0, "of": tried}
         sys.stdout.write(json.dumps(told) + "\n")
+
+
+@pytest.mark.parametrize("mode", ["FM-002", "FM-005"])
+def test_what_a_pause_of_any_length_breaks_is_found(mode: str) -> None:
+    """Every millisecond around a lease's end: one of them lies between a reclaimer's scan and its reclaim."""
+    assert missed_by_length(mode, "transactional", seed=1) == []
+
+
+@pytest.mark.campaign
+def test_what_a_pause_of_any_length_breaks_is_found_under_every_policy(capsys: pytest.CaptureFixture[str]) -> None:
+    """The same for all failure modes, seven policies and three seeds."""
+    names = (*PRESETS, "naive", "fenced")
+    cases = [(mode, name, seed) for mode in failure_modes() for name in names for seed in (1, 2, 3)]
+    for mode, name, seed in cases:
+        assert missed_by_length(mode, name, seed) == []
+    with capsys.disabled():
+        told = {"figure": "lengths_of_a_pause_that_break_more_than_explored_ones", "value": 0, "of": len(cases)}
+        sys.stdout.write(json.dumps(told) + "\n")
+
+
+def missed_by_length(mode: str, policy: str, seed: int) -> list[tuple[str, Fault]]:
+    """Pauses and slow work that break what explore, with one fault, never saw break; and which invariant."""
+    calm = replace(failure_modes()[mode].scenario.with_policy(preset(policy)), faults=())
+    known = explore(Plan(((calm, Bound(1, 1, 1, 1)),), seed)).found.violated
+    lease_ms = calm.queues[0].policy.lease_ms
+    lengths = (*range(10, lease_ms - 30, 37), *range(lease_ms - 30, lease_ms + 130), *range(lease_ms + 130, 3_400, 61))
+    faults = [Fault("slow" if at.step == "work" else "pause", at, at_most_ms=ms) for at in held(calm) for ms in lengths]
+    scenarios = (replace(calm, faults=(fault,)) for fault in faults)
+    return [
+        (name, one.faults[0])
+        for one, _, judgement in judged(scenarios, seed)
+        for name in judgement.violated
+        if name not in known
+    ]
+
+
+def held(calm: Scenario) -> list[Point]:
+    """Where a worker could be held up."""
+    named = [step for step in trail(calm) if step.attempt and (step.name == "work" or step.operation is not None)]
+    return list(dict.fromkeys(map(point, named)))
 
 
 def missed(mode: str, policy: Policy, *, faults: int, schedules: int, random: Random) -> list[tuple[str, Scenario]]:

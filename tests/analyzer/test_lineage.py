@@ -13,9 +13,6 @@ from fencepost_analyzer.lab.space import Bound
 from fencepost_runtime.policy import preset
 from fencepost_runtime.scenario import Scenario
 
-# One of the 25 is other: a race that two faults on two jobs hit by their timing alone, which is no lineage.
-BY_TIMING = {("FM-005", "transactional"): {"INV-001"}}
-
 
 def both(scenario: Scenario, bound: Bound) -> tuple[Exploration, Exploration]:
     return explore(around(scenario, 1, bound)), explore(around(scenario, 1, bound, by_lineage=True))
@@ -44,15 +41,14 @@ def test_what_was_chosen_certifies_nothing() -> None:
 @pytest.mark.campaign
 def test_how_many_schedules_lineage_saves(capsys: pytest.CaptureFixture[str]) -> None:
     """Every failure mode under its own policy and four others, within the default bound."""
-    every = fewer = same = 0
+    every = fewer = cases = 0
     for mode in failure_modes().values():
         for name in (None, "safe", "transactional", "deduped", "early-ack"):
             scenario = mode.scenario if name is None else mode.scenario.with_policy(preset(name))
             everything, chosen = both(scenario, Bound())
             every, fewer = every + everything.found.schedules, fewer + chosen.found.schedules
-            missed = dict(set(shortest(everything).items()) - set(shortest(chosen).items()))
-            assert set(missed) == BY_TIMING.get((mode.id, name or ""), set())
-            same += not missed
+            assert shortest(everything) == shortest(chosen)
+            cases += 1
     with capsys.disabled():
         told = {"figure": "schedules_saved_by_lineage", "value": every - fewer, "of": every}
-        sys.stdout.write(json.dumps({**told, "cases": 25, "with_the_same_violations": same}) + "\n")
+        sys.stdout.write(json.dumps({**told, "cases_with_the_same_violations": cases}) + "\n")

@@ -108,6 +108,23 @@ def test_a_pause_ends_when_its_point_is_reached(tmp_path: Path) -> None:
         assert run.balances() == {"customer": -200, "merchant": 200, "receipts": 2}
 
 
+@pytest.mark.parametrize("step", ["scan", "reclaim"])
+def test_a_pause_waits_for_the_next_of_what_comes_again(step: str, tmp_path: Path) -> None:
+    """The lease of the first attempt was found and taken back before the second attempt stops; that one waits for its
+    own, and no longer."""
+    faults = [
+        {"kind": "kill", "step": "start"},
+        {"kind": "pause", "attempt": 2, "step": "write", "until": {"job": "pay-1", "step": step}, "at_most_ms": 60_000},
+    ]
+    with running(tmp_path, scenario(*faults, workers=3)) as run:
+        assert run.ended() == (0, "")
+        (pause,), (resume,) = run.told("pause"), run.told("resume")
+        first, second = (span.attributes["job.transaction.time_unix_nano"] for span in run.told("reclaim"))
+        assert first < pause.start
+        assert resume.start - pause.start < 3_000 * MS
+        assert resume.start >= (second if step == "reclaim" else first)
+
+
 def test_a_pause_until_what_has_happened_is_short(tmp_path: Path) -> None:
     """An until that was reached before the pause ends it at once, in processes as in the simulator; also a process that
     is stopped after its last step is woken to end."""

@@ -367,3 +367,26 @@ def test_each_queue_is_counted_at_the_end() -> None:
 
 
 TWO = (("b", "payments"), ("a", "background"))
+
+
+def test_a_pause_lasts_until_a_scan_finds_the_lease_run_out() -> None:
+    """Then the worker goes on before the reclaimer can act on what it found, and before anybody else."""
+    until = {"job": "pay-1", "step": "scan"}
+    stopped = {"kind": "pause", "attempt": 1, "step": "settle", "until": until}
+    rows, _ = history(scenario(stopped, policy=preset("naive")))
+    (resume,), (settled, *_), (scan, *_), (reclaim,) = (
+        events(rows, name) for name in ("resume", "ack", "scan", "reclaim")
+    )
+    assert scan["at"] <= resume["at"] < settled["at"] < reclaim["at"]
+    assert settled["at"] - resume["at"] == 1
+
+
+def test_a_pause_waits_for_the_next_of_what_comes_again() -> None:
+    """The lease of a first attempt was taken back before; the second attempt waits until its own is."""
+    killed = {"kind": "kill", "attempt": 1, "step": "start"}
+    until = {"job": "pay-1", "step": "reclaim"}
+    stopped = {"kind": "pause", "attempt": 2, "step": "write", "index": 0, "until": until}
+    rows, _ = history(scenario(killed, stopped, workers=2))
+    first, second = events(rows, "reclaim")
+    (pause,), (resume,) = events(rows, "pause"), events(rows, "resume")
+    assert first["at"] < pause["at"] < second["at"] <= resume["at"]

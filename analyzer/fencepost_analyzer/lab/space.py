@@ -73,24 +73,31 @@ def following(scenario: Scenario, added: Sequence[Fault], ran: Simulated, trail:
 def shorter(fault: Fault, trail: Sequence[Passed]) -> Iterator[Fault]:
     """A pause, or slow work, that ends sooner: after each step that others took for the same job meanwhile, but the
     last, after which its own end comes anyway. These are the orders in which the two can go on; where an execution
-    begins, nothing durable happens, but two of them overlap from there on."""
+    begins, nothing durable happens, but two of them overlap from there on, and where a scan finds a lease run out, the
+    reclaimer knows something that may be wrong when it takes the lease back."""
     began = next((passed for passed in trail if _is_at(passed.step, fault.at)), None)
     if began is None:
         return
-    meanwhile = [
-        passed
-        for passed in trail
-        if passed.actor != began.actor
-        and passed.step.job_id == fault.at.job
-        and (passed.step.operation is not None or passed.step.name == "start")
-        and began.at < passed.at <= began.at + fault.at_most_ms * MS
-        and (fault.kind == "slow" or began.actor in passed.stopped)
-    ]
-    for passed in meanwhile[:-1]:
+    meanwhile: list[tuple[Passed, Point]] = []
+    scans: dict[str, Passed] = {}
+    for passed in trail:
+        step = passed.step
+        if passed.actor == began.actor or not began.at < passed.at <= began.at + fault.at_most_ms * MS:
+            continue
+        if fault.kind == "pause" and began.actor not in passed.stopped:
+            continue
+        if step.name == "scan":
+            scans[passed.actor] = passed
+        elif step.job_id == fault.at.job and (step.operation is not None or step.name == "start"):
+            if step.name == "reclaim" and (scan := scans.get(passed.actor)) is not None:
+                meanwhile.append((scan, Point(fault.at.job, 0, "scan", 0, "after")))
+            meanwhile.append((passed, Point(fault.at.job, *_of(step), "after")))
+    # One after which nothing of another comes is the end that it has anyway.
+    for passed, until in meanwhile[:-1]:
         if fault.kind == "slow":
             yield Fault("slow", fault.at, at_most_ms=-(-(passed.at - began.at) // MS))
         else:
-            yield Fault("pause", fault.at, Point(fault.at.job, *_of(passed.step), "after"), fault.at_most_ms)
+            yield Fault("pause", fault.at, until, fault.at_most_ms)
 
 
 def merged(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from fencepost_recorder.gaps import Gap, Gaps
 from fencepost_recorder.logs import Log
 from fencepost_recorder.manifest import SURVIVES_KILL, SURVIVES_POWER_LOSS, Producer
-from fencepost_recorder.wal import Break, Ending, Header, LogReader, Loss
+from fencepost_recorder.wal import UNRECORDED_FORK, Break, Ending, Header, LogReader, Loss
 
 IMPORT_KIND = "import"
 RECEIVER_KIND = "receiver"
@@ -102,7 +102,11 @@ def _told_losses(one: SegmentAccount, told: list[tuple[int, int]], gaps: Gaps) -
         detail = "the record of frames that could not be written is damaged"
         gaps.add(Gap("write_failed", one.producer, since_unix_nano=one.header.begun_unix_nano, detail=detail))
     loss = one.loss
-    if loss is not None and (loss.first_seq, loss.last_seq) not in told:
+    if loss is not None and (loss.first_seq, loss.last_seq) == UNRECORDED_FORK:
+        why = f"could not begin a log (errno {loss.errno})"
+        detail = f"a process that {one.producer} forked went on unrecorded: it {why}"
+        gaps.add(Gap("unrecorded", since_unix_nano=loss.since_unix_nano, detail=detail))
+    elif loss is not None and (loss.first_seq, loss.last_seq) not in told:
         told.append((loss.first_seq, loss.last_seq))
         gaps.add(_gap_of_loss(one.producer, loss))
 

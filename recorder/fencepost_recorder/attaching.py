@@ -32,6 +32,7 @@ _MARK = "_fencepost_recorded"
 _EXPORTERS = (
     "opentelemetry.exporter.otlp.proto.http.trace_exporter",
     "opentelemetry.exporter.otlp.proto.grpc.trace_exporter",
+    "opentelemetry.exporter.otlp.json.http.trace_exporter",
 )
 
 
@@ -188,6 +189,8 @@ def _wrap_setting() -> None:
             if _State.processor is not None and trace.get_tracer_provider() is tracer_provider:
                 _State.provisional = None
                 _add(tracer_provider, _State.processor)
+                # Not only with its first span: it may let none through.
+                _State.processor.tell(shortcomings.of_sampler(getattr(tracer_provider, "sampler", None)))
                 _spare_receiver()
 
     vars(trace)["_set_tracer_provider"] = set_and_attach

@@ -31,6 +31,8 @@ COMPARED_ROWS = 200_000
 # Who told a span, and when, is no part of what it is.
 _TELLING = {"producer", "producer_seq", "producer_end_seq", "received_time_unix_nano"}
 _TELLING |= {field.name for field in fields(Origin)}
+# The lowest byte of a span's flags is what the trace's context carried; the SDK's OTLP exporters leave it out.
+_CONTEXT_FLAGS = 0xFF
 _CONTENT = [name for name in schema.SPANS.names if name not in _TELLING]
 _READ = [*_CONTENT, "producer", "producer_seq", "producer_end_seq", "received_time_unix_nano"]
 
@@ -127,8 +129,8 @@ class _Search:
     def _compare(self, place: int, rows: list[int], seen: dict[tuple[str, str], dict[bytes, _Kept]]) -> None:
         for number, row in zip(rows, _read(self._files[place], rows), strict=True):
             known = seen.setdefault((row["trace_id"], row["span_id"]), {})
-            content = json.dumps([row[name] for name in _CONTENT]).encode()
-            digest = hashlib.blake2b(content, digest_size=16).digest()
+            content = {name: row[name] for name in _CONTENT} | {"flags": (row["flags"] or 0) & ~_CONTEXT_FLAGS}
+            digest = hashlib.blake2b(json.dumps(content).encode(), digest_size=16).digest()
             this, other = _kept(place, number, row), known.get(digest)
             if other is None:
                 known[digest] = this

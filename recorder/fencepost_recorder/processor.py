@@ -11,6 +11,7 @@ import uuid
 import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from time import time_ns
 from typing import Any
 
 from opentelemetry.context import Context
@@ -31,25 +32,27 @@ _getpid = os.getpid
 class RecordingSpanProcessor(SpanProcessor):
     """Appends every span's start and end to a log file of its own in the folder `wal`, one write(2) each.
 
-    Fork-safe: a forked child records under a new producer id into a new file, made at its first span. Thread-safe,
-    and safe in signal handlers. Nothing it does raises into the program it records: what cannot be written is
-    counted in `lost` and becomes a gap of the recording. Raises StorageError on construction when `wal` is not a
-    folder it can write to.
+    Fork-safe: a forked child records under a new producer id into a new file, made when it is forked, while it may
+    still do what its parent may. Thread-safe, and safe in signal handlers. Nothing it does raises into the program it
+    records: what cannot be written is counted in `lost` and becomes a gap of the recording. Raises StorageError on
+    construction when `wal` is not a folder it can write to.
 
     `notes` are known gaps, each a cause and a sentence, that every log of this process and its forks begins with.
-    With `keep`, or with FENCEPOST_KEEP_ATTRIBUTES set, only the attributes that it names are recorded; raises
-    RecorderError when that names none.
+    With `keep`, or with FENCEPOST_KEEP_ATTRIBUTES set, only the attributes that it names are recorded, unless
+    `redacted` is False; raises RecorderError when that names none.
     """
 
-    def __init__(self, wal: Path, *, notes: Iterable[tuple[str, str]] = (), keep: Keep | None = None) -> None:
-        self._keep = keep or Keep.from_environment()
+    def __init__(
+        self, wal: Path, *, notes: Iterable[tuple[str, str]] = (), keep: Keep | None = None, redacted: bool = True
+    ) -> None:
+        self._keep = (keep or Keep.from_environment()) if redacted else None
         self._halves = SpanHalves() if self._keep is None else RedactedHalves(self._keep)
         self._folder = Path(wal).absolute()
         self._notes = tuple(notes)
         self._writer: LogWriter | None = None
+        self._lost_unwritten = self._lost_since = 0
         self._open()
         self._pid = _getpid()
-        self._lost_unwritten = 0
         self._expected: set[Any] = set()
         self._inherited: set[Any] = set()
         self._forget_frames()
@@ -58,7 +61,7 @@ class RecordingSpanProcessor(SpanProcessor):
 
     @property
     def producer(self) -> str | None:
-        """The name this process records under; None in a forked child that has not recorded a span yet."""
+        """The name this process records under; None in a forked child that could not begin a log."""
         return self._writer.producer if self._writer is not None and self._pid == _getpid() else None
 
     @property
@@ -86,6 +89,12 @@ class RecordingSpanProcessor(SpanProcessor):
     def expect(self, resource: Resource) -> None:
         """Know a provider's resource before its first span: a child forked earlier than that is an instance too."""
         self._expected.add(resource.attributes.get("service.instance.id"))
+
+    def tell(self, notes: Iterable[tuple[str, str]]) -> None:
+        """Note known gaps, each a cause and a sentence, now and in the logs of forks to come."""
+        self._notes += tuple(note for note in notes if note not in self._notes)
+        if self._writer is not None and self._pid == _getpid():
+            self._note(self._writer, self._notes)
 
     def shutdown(self) -> None:
         """Write the frame that says this process recorded to its end. Spans that end later are still recorded."""
@@ -117,7 +126,9 @@ class RecordingSpanProcessor(SpanProcessor):
 
     def _lose(self, writer: LogWriter | None) -> None:
         if writer is None:
-            self._lost_unwritten += 1  # a fork that could not open a log of its own: nobody to tell
+            # A fork that has no log of its own yet: told when it has, and by its parent's in any case.
+            self._lost_since = self._lost_since or time_ns()
+            self._lost_unwritten += 1
         else:
             writer.lose()
 
@@ -125,6 +136,8 @@ class RecordingSpanProcessor(SpanProcessor):
         self._writer = writer = LogWriter(self._folder, kept=self._keep.patterns if self._keep is not None else None)
         self._noted: set[tuple[str, str]] = set()
         self._note(writer, self._notes)
+        if self._lost_unwritten:
+            writer.missed(self._lost_unwritten, self._lost_since)
         return writer
 
     def _note(self, writer: LogWriter, notes: Iterable[tuple[str, str]]) -> None:
@@ -179,7 +192,7 @@ class RecordingSpanProcessor(SpanProcessor):
         # The writer's lock may be held by a thread that does not exist in this process: never touch it.
         parent, self._writer = self._writer, None
         self._pid = _getpid()
-        self._lost_unwritten = 0
+        self._lost_unwritten = self._lost_since = 0
         self._instance = str(uuid.uuid4())
         for _, resource in self._resources.values():
             self._expected.add(resource.attributes.get("service.instance.id"))
@@ -187,6 +200,11 @@ class RecordingSpanProcessor(SpanProcessor):
         self._forget_frames()
         if parent is not None:
             parent.forget()
+        try:
+            self._open()  # Later it may be another user's, or in another root.
+        except Exception as error:
+            if parent is not None:
+                parent.disown(error)
 
 
 def _written(sequence: int) -> int:

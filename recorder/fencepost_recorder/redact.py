@@ -63,8 +63,10 @@ class Keep:
 
     @classmethod
     def from_environment(cls) -> Keep | None:
-        """What FENCEPOST_KEEP_ATTRIBUTES says; None, so that all is kept, where it is unset or empty."""
-        text = os.environ.get(KEEP_VARIABLE, "").strip()
+        """What FENCEPOST_KEEP_ATTRIBUTES says; None, so that all is kept, where it is unset or empty.
+
+        Raises RecorderError, for one of blanks as well."""
+        text = os.environ.get(KEEP_VARIABLE, "")
         return cls.parse(text) if text else None
 
     def keeps(self, key: Any) -> bool:

@@ -33,7 +33,8 @@ class Told:
 
     def __init__(self, wal: Path) -> None:
         self.spans = 0
-        self._processor = RecordingSpanProcessor(wal)
+        # What the supervisor saw is nobody's secret, and evidence.
+        self._processor = RecordingSpanProcessor(wal, redacted=False)
         self._ids = RandomIdGenerator()
         self._resource = Resource(
             {

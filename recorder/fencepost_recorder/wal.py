@@ -21,7 +21,8 @@ frame, a scope's RESOURCE frame. Payloads are OTLP protobuf bytes (`Span`; `Scop
 A REQUEST frame is what a receiver was sent: a whole `ExportTraceServiceRequest`. Its `ref` is the ordinal of its first
 span among all spans that this receiver ever logged.
 
-The loss record lives in the header because its bytes are allocated already: a full disk can still be told there.
+The loss record lives in the header because its bytes are allocated already: a full disk can still be told there. One
+whose range is UNRECORDED_FORK says that a forked child could not begin a log.
 
 Reading is total: whatever the bytes are, the result is the good frames up to the first bad one, then a typed end.
 """
@@ -48,6 +49,9 @@ MAX_PAYLOAD_BYTES = 16 * 1024 * 1024
 MAX_SEQUENCE = 2**63 - 1
 NO_REF = 2**64 - 1
 """The `ref` of a frame whose own frame of reference could not be written; no frame has this number."""
+UNRECORDED_FORK = (1, 0)
+"""The first and last number in the loss record of a log whose process was forked: the child could not begin a log of
+its own, and what it did is in none. No loss of the process's own has such a range."""
 # How much of a file is looked at at a time; a frame may need more.
 WINDOW_BYTES = 4 * 1024 * 1024
 
@@ -179,6 +183,11 @@ def encode_loss(loss: Loss) -> bytes:
     )
     without_crc = _LOSS.pack(*values, 0)[:-_CRC_BYTES]
     return _LOSS.pack(*values, zlib.crc32(without_crc))
+
+
+def tells_of_fork(loss: bytes) -> bool:
+    """Whether a header's loss record is that of a fork without a log."""
+    return len(loss) == LOSS_BYTES and _LOSS.unpack(loss)[1:3] == UNRECORDED_FORK
 
 
 def encode_frame(kind: int, sequence: int, time_unix_nano: int, ref: int, payload: bytes) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import re
@@ -12,41 +11,34 @@ import socket
 import threading
 import zlib
 from collections import OrderedDict
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from time import time_ns
 
 from fencepost_recorder.clock import WatchedClock
 from fencepost_recorder.errors import StorageError, printable
+from fencepost_recorder.segment import Segment
 from fencepost_recorder.wal import (
     FRAME_HEAD,
-    FRAME_OVERHEAD_BYTES,
     LOSS_BYTES,
     MAX_PAYLOAD_BYTES,
     SEGMENT_BYTES,
+    UNRECORDED_FORK,
     FrameType,
     Header,
     Loss,
     encode_frame,
-    encode_header,
     encode_loss,
-    loss_offset,
     segment_name,
 )
 
-# Descriptors this high are not handed out by open(2) until that many are in use, so a program that closes
-# every descriptor and opens its own does not find its file under our number.
-_HIGH_DESCRIPTOR = 512
 # After a failure to begin the next segment: how much more the present one takes before that is tried again.
 _PATIENCE_BYTES = 1024 * 1024
 # What later frames may refer to, kept to be written again where a segment begins.
 _MAX_CONTEXTS = 20_000
 _MAX_CONTEXT_BYTES = 64 * 1024 * 1024
-_NEXT_BYTES = FRAME_OVERHEAD_BYTES + 2
 _MAX_DETAIL = 500
 _SCOPE, _WHOLE = int(FrameType.SCOPE), int(FrameType.WHOLE)
-_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 _pack = FRAME_HEAD.pack
 _write = os.write
 _crc32 = zlib.crc32
@@ -93,7 +85,7 @@ class LogWriter:
         self._untold: Loss | None = None
         self._busy = False
         try:
-            self._segment = _Segment.begin(self, 0)
+            self._segment = self._begin(0)
         except OSError as error:
             raise StorageError(
                 f"cannot write the log {printable(folder / segment_name(self.producer, 0))}: {error.strerror}; give a "
@@ -149,8 +141,22 @@ class LogWriter:
         """In a forked child: let go of the parent's file without a trace; the parent's lock stays."""
         self._segment.let_go()
 
-    def _note(self, cause: str, since: int, until: int | None, detail: str) -> None:
+    def disown(self, error: Exception) -> None:
+        """In a forked child that could not begin a log of its own: say so in the parent's, which has room for it."""
+        cause: object = error.__cause__
+        code = cause.errno if isinstance(cause, OSError) and cause.errno else errno.EIO
+        now = time_ns()
+        self._segment.write_loss(encode_loss(Loss(1, *UNRECORDED_FORK, now, now, code)))
+
+    def missed(self, spans: int, since_unix_nano: int) -> None:
+        """Say that so many frames were lost from then until now, before this log was begun."""
+        with self.lock:
+            detail = "the process recorded before it could begin a log"
+            self._note("write_failed", since_unix_nano, time_ns(), detail, spans)
+
+    def _note(self, cause: str, since: int, until: int | None, detail: str, lost: int | None = None) -> None:
         told = {"cause": cause, "since_unix_nano": since, "until_unix_nano": until, "detail": detail[:_MAX_DETAIL]}
+        told |= {} if lost is None else {"lost": lost}
         # The note's own number: it is there, so these bounds can hide no break among the others.
         bounds = {"first_seq": self._next, "last_seq": self._next}
         self._append(FrameType.NOTE, json.dumps({**told, **bounds}).encode(), 0)
@@ -161,6 +167,19 @@ class LogWriter:
         detail = f"the clock was set {way} by {abs(found - due) / 1e9:,.3f} s"
         self._note("clock_set", min(due, found), max(due, found), detail)
 
+    def _begin(self, number: int) -> Segment:
+        header = Header(
+            producer=self.producer,
+            kind=self._kind,
+            pid=self.pid,
+            host=socket.gethostname(),
+            started_unix_nano=self._started,
+            segment=number,
+            first_seq=self._next,
+            kept=self._kept,
+        )
+        return Segment.begin(self.folder, header, self._segment_bytes)
+
     def _go_on(self) -> None:
         """Begin the next segment; where that fails the present one just grows."""
         before = self._segment
@@ -168,7 +187,7 @@ class LogWriter:
             return  # a signal handler amid a frame; a closed log; a frame larger than a segment
         self._busy = True
         try:
-            after = _Segment.begin(self, before.number + 1 + before.failures)
+            after = self._begin(before.number + 1 + before.failures)
         except OSError:
             before.failures += 1
             before.full_at = before.size + _PATIENCE_BYTES
@@ -223,6 +242,7 @@ class LogWriter:
         segment, outer = self._segment, self._busy
         self._busy = True
         try:
+            segment.check_own()
             written = _write(segment.fd, frame)
         except OSError as error:
             written = segment.write_anew(frame, error)
@@ -279,121 +299,6 @@ class LogWriter:
         self.lost = known
         self._untold = grown = replace(self._untold or loss, lost=loss.lost)
         self._segment.write_loss(encode_loss(grown))
-
-
-class _Segment:
-    """One file of the log, open for appending and locked."""
-
-    def __init__(self, path: Path, number: int, first_seq: int) -> None:
-        self.path = path
-        self.number = number
-        self.first_seq = first_seq
-        self.fd = -1
-        self.size = self.empty_size = 0
-        self.full_at = 0
-        self.failures = 0
-        self._loss_offset = 0
-
-    @classmethod
-    def begin(cls, writer: LogWriter, number: int) -> _Segment:
-        """A new file with its header. Raises OSError, and leaves none then."""
-        segment = cls(writer.folder / segment_name(writer.producer, number), number, writer._next)
-        low = os.open(segment.path, _APPEND | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            segment._adopt(low)
-            segment._write_header(writer)
-        except OSError:
-            segment.let_go()
-            with suppress(OSError):
-                segment.path.unlink()
-            raise
-        segment.full_at = writer._segment_bytes - _NEXT_BYTES - FRAME_OVERHEAD_BYTES
-        return segment
-
-    def _write_header(self, writer: LogWriter) -> None:
-        header = Header(
-            producer=writer.producer,
-            kind=writer._kind,
-            pid=writer.pid,
-            host=socket.gethostname(),
-            started_unix_nano=writer._started,
-            locked=self._take_lock(),
-            segment=self.number,
-            first_seq=self.first_seq,
-            begun_unix_nano=time_ns(),
-            kept=writer._kept,
-        )
-        data = encode_header(header)
-        self._loss_offset = loss_offset(data)
-        self.size = self.empty_size = len(data)
-        if os.write(self.fd, data) != len(data):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def let_go(self) -> None:
-        """Close the file, and so unlock it."""
-        descriptor, self.fd = self.fd, -1
-        if descriptor >= 0:
-            with suppress(OSError):
-                os.close(descriptor)
-
-    def write_anew(self, frame: bytes, error: OSError) -> int:
-        """Write again when only our descriptor was taken away; bytes written or a negated errno."""
-        if error.errno != errno.EBADF:
-            return -(error.errno or errno.EIO)
-        try:
-            descriptor = os.open(self.path, _APPEND)
-            # The number may not be ours to close: it was closed behind our back.
-            self._adopt(descriptor)
-            self._take_lock()
-            self.size = os.fstat(self.fd).st_size
-            return os.write(self.fd, frame)
-        except OSError as again:
-            return -(again.errno or errno.EIO)
-
-    def withdraw(self, written: int) -> None:
-        """Cut the part of a frame that a full disk let through, or every later frame would be unreadable."""
-        if written > 0:
-            try:
-                if os.fstat(self.fd).st_size == self.size + written:
-                    os.ftruncate(self.fd, self.size)
-                    return
-            except OSError:
-                pass
-            self.size += written
-
-    def settle(self, size: int) -> bool:
-        """Whether a frame of that size, whose write was interrupted, reached the file."""
-        try:
-            grown = os.fstat(self.fd).st_size > self.size
-        except OSError:
-            return False
-        self.size += size if grown else 0
-        return grown
-
-    def write_loss(self, data: bytes) -> None:
-        """Put the loss record into the header."""
-        # A second descriptor, because pwrite(2) on an O_APPEND one appends.
-        with suppress(OSError):
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-            try:
-                os.pwrite(descriptor, data, self._loss_offset)
-            finally:
-                os.close(descriptor)
-
-    def _adopt(self, low: int) -> None:
-        try:
-            self.fd = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, _HIGH_DESCRIPTOR)
-        except OSError:
-            self.fd = low
-        else:
-            os.close(low)
-
-    def _take_lock(self) -> bool:
-        try:
-            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        return True
 
 
 class _Contexts:

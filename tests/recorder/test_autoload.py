@@ -282,6 +282,26 @@ def test_a_sampler_makes_a_gap(recordings: Path, instrumented: Instrumented, dis
     assert {row["producer"] for row in gaps} == {row["producer"] for row in spans}
 
 
+def test_a_sampler_that_lets_nothing_through_makes_a_gap(recordings: Path, instrumented: Instrumented) -> None:
+    """The program sets its provider itself, and no span ever reaches us; nor one of a child."""
+    directory = begin(recordings, "nothing")
+    source = """
+        import os
+        from opentelemetry import trace
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+        trace.set_tracer_provider(TracerProvider(sampler=ALWAYS_OFF))
+        if os.fork():
+            os.wait()
+        trace.get_tracer("scope").start_span("work").end()
+    """
+    done = instrumented(source, directory / "wal")
+    assert (done.returncode, done.stderr) == (0, "")
+    spans, gaps = sealed(directory)
+    assert spans == []
+    assert [row["cause"] for row in gaps] == ["sampled", "sampled"]
+
+
 @pytest.mark.parametrize("ours", ["simple", "batch"])
 def test_the_exporter_beside_the_processor_records_nothing_twice(
     recordings: Path, instrumented: Instrumented, distro: Path, ours: str

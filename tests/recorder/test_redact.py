@@ -18,6 +18,7 @@ from recorder.receiving import JSON, body_of, json_of, receiving, request_of
 
 from fencepost_recorder import RecorderError, Recording, RecordingSpanProcessor, begin, encode, open_recording, seal
 from fencepost_recorder.redact import IDENTITY, KEEP_VARIABLE, Keep
+from fencepost_recorder.told import Told
 
 SECRET = "hunter2"
 KEPT = Keep.parse("job.*, number")
@@ -131,13 +132,32 @@ def test_the_environment_says_what_is_kept(directory: Path, monkeypatch: pytest.
 
 def test_without_a_list_everything_is_kept(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the manifest says so."""
-    monkeypatch.setenv(KEEP_VARIABLE, " ")
+    monkeypatch.setenv(KEEP_VARIABLE, "")
     with receiving(directory) as lab:
         body = body_of(range(3))
         assert lab.client().post(body).status == 200
         lab.receiver.stop()
         assert any(body in path.read_bytes() for path in (directory / "wal").iterdir())
         assert {one.kept for one in lab.seal().manifest.producers} == {None}
+
+
+def test_a_list_of_blanks_is_an_error(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever sets it wants something to be left out."""
+    monkeypatch.setenv(KEEP_VARIABLE, " ")
+    with pytest.raises(RecorderError, match="is empty"):
+        RecordingSpanProcessor(directory / "wal")
+
+
+def test_what_the_supervisor_saw_is_evidence_whatever_is_kept(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A death without pid and signal would end nobody's attempt."""
+    monkeypatch.setenv(KEEP_VARIABLE, "job.*")
+    told = Told(directory / "wal")
+    told.event("crash", {"process.pid": 17, "process.signal": "SIGKILL"})
+    told.end({})
+    [row] = seal(directory, tool_version="test").spans().to_pylist()
+    assert json.loads(row["span_attributes"]) == {"process.pid": 17, "process.signal": "SIGKILL"}
 
 
 def test_a_span_that_cannot_be_encoded_is_reduced_too(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,8 +41,8 @@ def work(lab: Any, count: int = 4) -> None:
     lab.tracer.start_span("open")
 
 
-def payload(span_id: int, name: str = "s", end: int = 20, trace_id: int = 1) -> bytes:
-    span = Span(trace_id=trace_id.to_bytes(16, "big"), span_id=span_id.to_bytes(8, "big"), name=name)
+def payload(span_id: int, name: str = "s", end: int = 20, trace_id: int = 1, flags: int = 0) -> bytes:
+    span = Span(trace_id=trace_id.to_bytes(16, "big"), span_id=span_id.to_bytes(8, "big"), name=name, flags=flags)
     span.start_time_unix_nano, span.end_time_unix_nano = 10, end
     return span.SerializeToString()
 
@@ -126,6 +126,15 @@ def test_a_span_sent_twice_is_kept_once(recordings: Path) -> None:
     assert recording.spans()["span_id"].to_pylist() == [f"{1:016x}", f"{2:016x}"]
     assert recording.manifest.duplicates == 1
     assert "conflicting_duplicate" not in recording.gaps()["cause"].to_pylist()
+
+
+def test_a_span_that_came_with_the_flags_of_its_context_and_without_is_one(recordings: Path) -> None:
+    """The SDK's OTLP exporters leave out the lowest byte of the flags; what else they say counts."""
+    whole = [(FrameType.WHOLE, payload(1, flags=flags)) for flags in (0x103, 0x101, 0x303)]
+    recording = seal(log(recordings, whole), tool_version=VERSION)
+    assert recording.spans()["flags"].to_pylist() == [0x103, 0x303]
+    assert recording.manifest.duplicates == 1
+    assert recording.gaps()["cause"].to_pylist() == ["conflicting_duplicate"]
 
 
 def test_a_different_span_under_the_same_id_is_kept_and_said_so(recordings: Path) -> None:

@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
-from fencepost_recorder import Recording, begin, open_recording, seal, wal, writer
+from fencepost_recorder import Recording, begin, open_recording, seal, segment, wal, writer
 from fencepost_recorder.logs import list_logs
 from fencepost_recorder.wal import Ending, Frame, FrameType, Header, encode_frame, encode_header, segment_name
 from fencepost_recorder.writer import LogWriter
@@ -196,7 +196,7 @@ def test_a_last_segment_that_cannot_be_read_is_a_gap_without_an_end(closed: Path
 def test_where_no_segment_can_be_begun_the_present_one_grows_and_nothing_is_lost(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, tries = writer._Segment._write_header, [0]
+    real, tries = segment.Segment._write_header, [0]
 
     def full(self: Any, log: Any) -> None:
         tries[0] += 1
@@ -205,7 +205,7 @@ def test_where_no_segment_can_be_begun_the_present_one_grows_and_nothing_is_lost
         real(self, log)
 
     monkeypatch.setattr(writer, "_PATIENCE_BYTES", 1000)
-    monkeypatch.setattr(writer._Segment, "_write_header", full)
+    monkeypatch.setattr(segment.Segment, "_write_header", full)
     segmented(directory).close()
     sizes = [path.stat().st_size for path in segments(directory)]
     assert SEGMENT_BYTES + 1000 < sizes[0] < SEGMENT_BYTES + 3000
@@ -238,7 +238,7 @@ def test_a_signal_handler_that_records_while_a_segment_begins_loses_nothing(
 ) -> None:
     made = LogWriter(directory / "wal", producer="p", segment_bytes=SEGMENT_BYTES)
     ref = record(made, range(0))
-    header, write, handled = writer._Segment._write_header, os.write, [0]
+    header, write, handled = segment.Segment._write_header, os.write, [0]
 
     def handler() -> None:
         handled[0] += 1
@@ -257,7 +257,7 @@ def test_a_signal_handler_that_records_while_a_segment_begins_loses_nothing(
             handler()
         return write(descriptor, data)
 
-    monkeypatch.setattr(writer._Segment, "_write_header", write_header)
+    monkeypatch.setattr(segment.Segment, "_write_header", write_header)
     monkeypatch.setattr(writer, "_write", write_frame)
     record(made, range(1, 101), ref)
     made.close()
@@ -270,13 +270,13 @@ def test_a_signal_handler_that_records_while_a_segment_begins_loses_nothing(
 def test_a_loss_at_the_end_of_a_segment_is_told_once(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = LogWriter(directory / "wal", producer="p", segment_bytes=SEGMENT_BYTES)
     ref = record(made, range(1, 11))
-    header = writer._Segment._write_header
+    header = segment.Segment._write_header
 
     def write_header(self: Any, log: Any) -> None:
         made.lose()
         header(self, log)
 
-    monkeypatch.setattr(writer._Segment, "_write_header", write_header)
+    monkeypatch.setattr(segment.Segment, "_write_header", write_header)
     while made.path.name == "p.wal":
         record(made, range(50, 51), ref)
     made.forget()

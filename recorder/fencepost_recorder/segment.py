@@ -1,0 +1,145 @@
+"""One file of a log: open for appending, locked, and known again should its descriptor become another file's."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from time import time_ns
+
+from fencepost_recorder.wal import (
+    FRAME_OVERHEAD_BYTES,
+    LOSS_BYTES,
+    Header,
+    encode_header,
+    loss_offset,
+    segment_name,
+    tells_of_fork,
+)
+
+NEXT_BYTES = FRAME_OVERHEAD_BYTES + 2
+# Descriptors this high are not handed out by open(2) until that many are in use, so a program that closes
+# every descriptor and opens its own seldom gets our number; should it, we see that the file is another.
+_HIGH_DESCRIPTOR = 512
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+_fstat = os.fstat
+
+
+class Segment:
+    """One file of the log, open for appending and locked."""
+
+    def __init__(self, path: Path, number: int, first_seq: int) -> None:
+        self.path = path
+        self.number = number
+        self.first_seq = first_seq
+        self.fd = -1
+        self._inode = (0, 0)
+        self.size = self.empty_size = 0
+        self.full_at = 0
+        self.failures = 0
+        self._loss_offset = 0
+
+    @classmethod
+    def begin(cls, folder: Path, header: Header, size: int) -> Segment:
+        """A new file of at most about that size, with its header. Raises OSError, and leaves none then."""
+        segment = cls(folder / segment_name(header.producer, header.segment), header.segment, header.first_seq)
+        low = os.open(segment.path, _APPEND | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            segment._adopt(low)
+            segment._write_header(header)
+        except OSError:
+            segment.let_go()
+            with suppress(OSError):
+                segment.path.unlink()
+            raise
+        segment.full_at = size - NEXT_BYTES - FRAME_OVERHEAD_BYTES
+        return segment
+
+    def _write_header(self, header: Header) -> None:
+        data = encode_header(replace(header, locked=self._take_lock(), begun_unix_nano=time_ns()))
+        self._loss_offset = loss_offset(data)
+        self.size = self.empty_size = len(data)
+        if os.write(self.fd, data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def check_own(self) -> None:
+        """Raises OSError (EBADF) when our number was closed behind our back, though it may be another file's now."""
+        if not self._is_own(self.fd):
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    def let_go(self) -> None:
+        """Close the file, and so unlock it."""
+        descriptor, self.fd = self.fd, -1
+        if descriptor >= 0:
+            with suppress(OSError):
+                if self._is_own(descriptor):
+                    os.close(descriptor)
+
+    def write_anew(self, frame: bytes, error: OSError) -> int:
+        """Write again when only our descriptor was taken away; bytes written or a negated errno."""
+        if error.errno != errno.EBADF:
+            return -(error.errno or errno.EIO)
+        try:
+            descriptor = os.open(self.path, _APPEND)
+            # The number may not be ours to close: it was closed behind our back.
+            self._adopt(descriptor)
+            self._take_lock()
+            self.size = os.fstat(self.fd).st_size
+            return os.write(self.fd, frame)
+        except OSError as again:
+            return -(again.errno or errno.EIO)
+
+    def withdraw(self, written: int) -> None:
+        """Cut the part of a frame that a full disk let through, or every later frame would be unreadable."""
+        if written > 0:
+            try:
+                if os.fstat(self.fd).st_size == self.size + written:
+                    os.ftruncate(self.fd, self.size)
+                    return
+            except OSError:
+                pass
+            self.size += written
+
+    def settle(self, size: int) -> bool:
+        """Whether a frame of that size, whose write was interrupted, reached the file."""
+        try:
+            grown = os.fstat(self.fd).st_size > self.size
+        except OSError:
+            return False
+        self.size += size if grown else 0
+        return grown
+
+    def write_loss(self, data: bytes) -> None:
+        """Put the loss record into the header, unless a fork has said there that it goes unrecorded."""
+        # A second descriptor, because pwrite(2) on an O_APPEND one appends.
+        with suppress(OSError):
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                if not tells_of_fork(os.pread(descriptor, LOSS_BYTES, self._loss_offset)):
+                    os.pwrite(descriptor, data, self._loss_offset)
+            finally:
+                os.close(descriptor)
+
+    def _is_own(self, descriptor: int) -> bool:
+        found = _fstat(descriptor)
+        return (found.st_dev, found.st_ino) == self._inode
+
+    def _adopt(self, low: int) -> None:
+        try:
+            self.fd = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, _HIGH_DESCRIPTOR)
+        except OSError:
+            self.fd = low
+        else:
+            os.close(low)
+        found = _fstat(self.fd)
+        self._inode = (found.st_dev, found.st_ino)
+
+    def _take_lock(self) -> bool:
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True

@@ -49,6 +49,10 @@ class MemoryBackend:
             found = moment if found is None else min(found, moment)
         return found
 
+    def leased(self) -> list[tuple[str, int]]:
+        """The jobs that are leased, and when each lease runs out or ran out."""
+        return [(row.id, row.expires_at) for row in self._open.values() if row.state == "leased"]
+
     def count(self, counter: str) -> int:
         value = self._counters.get(counter, 0) + 1
         self._counters[counter] = value

@@ -23,6 +23,8 @@ from .steps import Step
 EPOCH = 1_767_225_600_000_000_000
 # A step takes from a fifth of a millisecond to two; the seed draws each, for each actor by itself.
 STEP_NS = (MS // 5, 2 * MS)
+# How long after its expiry a lease that is still held counts as stuck: its own length, this at least (INV-010).
+LEAST_GRACE_NS = 5_000 * MS
 SUPERVISOR = "supervisor"
 # Polls in a row that find nothing although the clock stands where the recording found something.
 MAX_POLLS = 2
@@ -198,7 +200,17 @@ class _Free(_World):
             except _Killed:
                 self.crash(actor)
         self.close()
+        if not overdue:
+            self.outlast_leases()
         return self.take_stock(overdue=overdue)
+
+    def outlast_leases(self) -> None:
+        """Let so much time pass that a lease which nobody is left to take back is seen to be stuck: looked at earlier,
+        nobody could tell it from one that is still good."""
+        policies = {job.id: queue.policy for queue in self.scenario.queues for job in queue.jobs}
+        for job_id, expires_at in self.backend.leased():
+            grace = max(policies[job_id].lease_ms * MS, LEAST_GRACE_NS)
+            self.now = max(self.now, expires_at + grace + MS)
 
     def next_actor(self) -> _Actor | None:
         """Of those alive who wakes first; of several at once the first that the scenario casts."""

@@ -318,13 +318,15 @@ def test_a_run_without_workers_left_ends() -> None:
 
 
 def test_a_run_without_its_reclaimer_ends() -> None:
-    """When the reclaimer is dead, or there is none, a dead worker's job stays leased, and nobody waits for it."""
+    """When the reclaimer is dead, or there is none, a dead worker's job stays leased; nobody works on, and stock is
+    taken so late that the lease can be seen to be stuck: a second, and five of grace, after it was granted."""
     crash = {"kind": "kill", "step": "start", "when": "after"}
     death = {"kind": "kill", "step": "reclaim", "when": "before", "attempt": 0}
     for faults, policy in (((crash, death), "naive"), ((crash,), preset("naive").replace(reclaim="none"))):
         rows, result = history(scenario(*faults, policy=policy, workers=2))
         assert held(rows) == {"pay-1": "leased"}
-        assert result.ended_at < EPOCH + 5_000 * MS
+        assert {row["event"] for row in rows if row["at"] > EPOCH + 5_000 * MS} == {"inventory"}
+        assert EPOCH + 6_000 * MS < result.ended_at < EPOCH + 6_100 * MS
 
 
 def test_actors_are_known_by_their_whole_names() -> None:

@@ -134,7 +134,11 @@ def _print_option(out: Output, advice: Advice, option: Option, *, full: bool) ->
         where = "still, as everywhere: " if one.everywhere else "still: "
         out.item(where, _broken(one, option.found.schedules), indent=3)
     if not option.remaining:
-        out.item("", f"nothing breaks in any of {text.counted(option.found.schedules, 'schedule')}", indent=3)
+        breaks = "was seen to break" if option.found.undecided or option.found.overdue else "breaks"
+        out.item("", f"nothing {breaks} in any of {text.counted(option.found.schedules, 'schedule')}", indent=3)
+    if option.found.overdue:
+        late = f"{option.found.overdue:,} of {text.counted(option.found.schedules, 'schedule')}"
+        out.item("open: ", f"{late} ran out of the scenario's time", indent=3)
     for name, number in sorted(option.found.undecided.items()):
         out.item("open: ", f"{name} is undecided in {number:,} of {option.found.schedules:,} schedules", indent=3)
     for less in option.less:

@@ -41,8 +41,8 @@ def judged(
 
     for scenario in scenarios:
         sink = ColumnSink()
-        simulate(scenario, sink, seed, all_told=True)
-        ran.append((scenario, histories.add(sink)))
+        overdue = simulate(scenario, sink, seed, all_told=True).overdue
+        ran.append((scenario, histories.add(sink, overdue=overdue)))
         if histories.events >= BATCH:
             yield from judge()
     yield from judge()

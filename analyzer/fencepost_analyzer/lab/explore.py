@@ -17,7 +17,7 @@ from fencepost_analyzer.lab.found import Broken, Found, Shortest, Way
 from fencepost_analyzer.lab.histories import Histories
 from fencepost_analyzer.lab.lineage import concerns, lineage
 from fencepost_analyzer.lab.processes import processes
-from fencepost_analyzer.lab.space import Bound, following, in_order, merged, plain, shorter
+from fencepost_analyzer.lab.space import Bound, following, in_order, long_enough, merged, plain, shorter
 from fencepost_runtime.columns import ColumnSink
 from fencepost_runtime.scenario import Fault, Scenario
 from fencepost_runtime.simulate import Passed, Simulated, simulate
@@ -112,6 +112,7 @@ def around(
     scenario: Scenario, seed: int, bound: Bound, invariants: Iterable[Path] = (), *, by_lineage: bool = False
 ) -> Plan:
     """A plan around an incident: its work with up to so many faults, and with its own faults up to one fewer added."""
+    scenario = replace(scenario, at_most_ms=long_enough(scenario, bound))
     calm = replace(scenario, faults=())
     bases = [(calm, bound)]
     if scenario.faults:
@@ -240,7 +241,7 @@ class _Batch:
     def add(self, one: _Ran, ran: Simulated, sink: ColumnSink) -> None:
         self._schedules.append(one)
         one.found.schedules += 1
-        one.found.events += self._histories.add(sink)
+        one.found.events += self._histories.add(sink, overdue=ran.overdue)
         one.found.overdue += ran.overdue
         if len(self._schedules) >= BATCH:
             self.judge()

@@ -85,6 +85,7 @@ class Option:
             "policy": self.policy.to_dict(),
             "schedules": self.found.schedules,
             "undecided": dict(self.found.undecided),
+            "overdue": self.found.overdue,
             "remaining": [one.to_dict() for one in self.remaining],
             "less": [one.to_dict() for one in self.less],
             "costs": {"calm": self.calm.to_dict(), "incident": self.incident.to_dict()},

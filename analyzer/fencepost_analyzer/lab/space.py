@@ -49,6 +49,16 @@ class Bound:
         return asdict(self)
 
 
+def long_enough(scenario: Scenario, bound: Bound) -> int:
+    """Milliseconds in which the scenario comes to its end, whatever strikes it within the bound: each fault may cost a
+    job every lease that its policy grants, and a pause. Simulated time costs nothing; a file holds an hour at most."""
+    faults = len(scenario.faults) + bound.faults
+    lasting = max(
+        (one.policy.max_attempts + 1) * max(_long(one.policy), _stuck(one.policy)) for one in scenario.queues
+    )
+    return min(MAX_MS, scenario.at_most_ms + faults * lasting)
+
+
 def in_order(added: Sequence[Fault], ran: Simulated) -> bool:
     """Whether exactly these faults struck, in this order: else another set of faults stands for the same history."""
     wanted = list(added)

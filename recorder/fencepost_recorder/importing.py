@@ -197,7 +197,8 @@ class _Log:
         self._counts.spans += 1
 
     def _poison(self, poison: otlp.Poison) -> None:
-        self._counts.poison += 1
+        # Of something that nobody knows how many spans it held, at least one.
+        self._counts.poison += 1 if poison.lost is None else poison.lost
         self._counts.damage = self._counts.damage or printable(poison.why)
         self._note(
             Gap(

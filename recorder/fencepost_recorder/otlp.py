@@ -45,7 +45,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Poison:
-    """A span (or, with `lost` None, something larger) that could not be read; its times where known, unix ns."""
+    """Spans (with `lost` None: nobody knows how many) that could not be read; their times where known, unix ns."""
 
     why: str
     lost: int | None = 1
@@ -208,18 +208,37 @@ def _guarded(values: Any, name: str, where: str, inner: Callable[[Any, str], Ite
 def _resource(resource_spans: Any, where: str) -> Iterator[Item]:
     yield Resource(otlpjson.resource_bytes(resource_spans))
     yield from _guarded(resource_spans, "scopeSpans", where, _scope)
+    yield from _guarded(resource_spans, "instrumentationLibrarySpans", where, _old_scope)
 
 
 def _scope(scope_spans: Any, where: str) -> Iterator[Item]:
     yield Scope(otlpjson.scope_bytes(scope_spans))
-    spans = otlpjson.get(scope_spans, "spans")
-    for span in spans if isinstance(spans, list) else ():
+    for span in _spans(scope_spans):
         try:
             yield Found(otlpjson.span_bytes(span))
         except (ValueError, TypeError, AttributeError, OverflowError) as error:
             since, until = otlpjson.times(span) if isinstance(span, dict) else (None, None)
             why = str(error) if isinstance(span, dict) else "it is no object"
             yield Poison(f"{where}: a span could not be read: {why}", 1, since, until)
+
+
+def _old_scope(scope_spans: Any, where: str) -> Iterator[Item]:
+    yield from _old(f"{where}: ", len(_spans(scope_spans)))
+
+
+def _old(where: str, spans: int) -> Iterator[Item]:
+    if spans:
+        yield Poison(f"{where}spans could not be read: {wire.OLD_CLIENT}", spans)
+
+
+def _spans(scope_spans: Any) -> list[Any]:
+    """The spans of a scope, not checked yet. Raises ValueError when they are no array."""
+    spans = otlpjson.get(scope_spans, "spans")
+    if spans is None:
+        return []
+    if not isinstance(spans, list):
+        raise ValueError("spans is no array")
+    return spans
 
 
 def _messages(source: Source, framing: wire.Framing, limit: int) -> Iterator[Item]:
@@ -248,11 +267,13 @@ def _message(body: bytes, source: Source, limit: int) -> Iterator[Item]:
 def _wire_resource(data: bytes) -> Iterator[Item]:
     try:
         parts = list(wire.fields(data))
-        yield Resource(wire.without(data, wire.SCOPE_SPANS))
+        yield Resource(wire.without(data, wire.SCOPE_SPANS, wire.OLD_SCOPE_SPANS))
         for number, scope_spans in parts:
             if number == wire.SCOPE_SPANS:
                 yield Scope(wire.without(scope_spans, wire.SPANS))
                 yield from (Found(span) for kind, span in wire.fields(scope_spans) if kind == wire.SPANS)
+            elif number == wire.OLD_SCOPE_SPANS:
+                yield from _old("", sum(kind == wire.SPANS for kind, _ in wire.fields(scope_spans)))
     except ValueError as error:
         yield Poison(f"a resource's spans could not be read: {error}", lost=None)
 

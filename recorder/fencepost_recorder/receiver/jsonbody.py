@@ -17,7 +17,7 @@ from fencepost_recorder.marks import producer_of
 from fencepost_recorder.receiver.answers import Problem, Refusal
 from fencepost_recorder.receiver.limits import MIB, Limits
 from fencepost_recorder.receiver.screening import Count, Poisons, Screened, framed
-from fencepost_recorder.wire import Buffer
+from fencepost_recorder.wire import OLD_CLIENT, Buffer
 
 _SPACE = re.compile(rb"[ \t\n\r]*")
 _SCALAR = re.compile(rb"[-+.0-9A-Za-z]+")
@@ -241,6 +241,9 @@ class _Reading:
             if name in {"scopeSpans", "scope_spans"}:
                 for _ in self._cursor.elements():
                     pieces += self._scope_spans()
+            elif name in {"instrumentationLibrarySpans", "instrumentation_library_spans"}:
+                for _ in self._cursor.elements():
+                    self._old_scope_spans()
             else:
                 broken = self._own(own, name) or broken
         pieces.append(otlpjson.resource_bytes(own) if not broken else b"")
@@ -275,6 +278,19 @@ class _Reading:
             return []
         self._kept += found
         return framed(b"\x12", [otlpjson.scope_bytes(own), *pieces])
+
+    def _old_scope_spans(self) -> None:
+        self._count.group()
+        found = 0
+        for name in self._cursor.members():
+            if name == "spans":
+                for _ in self._cursor.elements():
+                    found += self._count.spans(1)
+                    self._cursor.skip()
+            else:
+                self._cursor.skip()
+        if found:
+            self._lost.add(None, OLD_CLIENT, spans=found)
 
     def _span(self) -> bytes:
         """A span as a field of its scope; nothing when it is poison."""

@@ -23,8 +23,6 @@ from fencepost_recorder.rows import attributes_of, check_span, parsed
 from fencepost_recorder.wire import LENGTH_DELIMITED, Buffer
 
 _RUN_BYTES = 64 * 1024
-# Where clients of OTLP before 0.15 have their spans: `instrumentation_library_spans`, which no one reads any more.
-_OLD_SCOPE_SPANS = 1000
 _OWN_BYTES = MIB
 _MAX_TIME = 2**63 - 1
 _MAX_DEPTH = 64
@@ -162,8 +160,8 @@ class _Screening:
         self._resource = self._read("resource_spans", ResourceSpans, own)
         self._producer = None
         if any(map(_is_old, own)):
-            _, old = self._parts(start, end, _OLD_SCOPE_SPANS)
-            self._lose_scopes(old, "its client speaks OTLP from before 0.15, whose spans are not read any more")
+            _, old = self._parts(start, end, wire.OLD_SCOPE_SPANS)
+            self._lose_scopes(old, wire.OLD_CLIENT)
         if self._resource is None:
             self._lose_scopes(scopes, "its resource could not be read")
             return []
@@ -318,7 +316,7 @@ def _is_sound(span: Span) -> bool:
 
 def _is_old(own: memoryview) -> bool:
     """Whether there is a field of old spans among the fields of a resource."""
-    return any(one.number == _OLD_SCOPE_SPANS for one in wire.located(own, 0, len(own)))
+    return any(one.number == wire.OLD_SCOPE_SPANS for one in wire.located(own, 0, len(own)))
 
 
 def _message(run: memoryview) -> ScopeSpans | None:

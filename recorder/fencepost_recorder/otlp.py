@@ -216,10 +216,8 @@ def _scope(scope_spans: Any, where: str) -> Iterator[Item]:
     for span in _spans(scope_spans):
         try:
             yield Found(otlpjson.span_bytes(span))
-        except (ValueError, TypeError, AttributeError, OverflowError) as error:
-            since, until = otlpjson.times(span) if isinstance(span, dict) else (None, None)
-            why = str(error) if isinstance(span, dict) else "it is no object"
-            yield Poison(f"{where}: a span could not be read: {why}", 1, since, until)
+        except otlpjson.FAULTS as error:
+            yield Poison(f"{where}: a span could not be read: {otlpjson.reason(error)}", 1, *otlpjson.times(span))
 
 
 def _old_scope(scope_spans: Any, where: str) -> Iterator[Item]:
@@ -286,3 +284,7 @@ def _loads(text: bytes) -> Any:
         raise ValueError("it is nested too deeply") from None
     except UnicodeDecodeError:
         raise ValueError("it is not UTF-8") from None
+    except json.JSONDecodeError:
+        raise
+    except ValueError:
+        raise ValueError("it holds a number of too many digits") from None

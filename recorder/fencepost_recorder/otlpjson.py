@@ -3,6 +3,9 @@
 The encoding is that of the OTLP specification: lowerCamelCase names, ids as hex, 64-bit integers as decimal text,
 enumerations as numbers. Tolerated beside it, because files in the field hold it: the proto's own field names, ids as
 base64 (told apart by their length), integers as JSON numbers, names of enumeration values.
+
+Nothing of the wrong shape goes in silence: attributes count as dropped, anything else makes its span one that cannot be
+read. A null is what is not there.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,7 +25,18 @@ _UINT32_MAX = 2**32 - 1
 _KINDS = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 _CODES = ("UNSET", "OK", "ERROR")
 _MAX_DEPTH = 16
+# Python's own int() and float() take more: underscores, spaces, the digits of other alphabets.
+_INTEGER = re.compile(r"-?[0-9]+")
+_DOUBLE = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?|NaN|-?Infinity")
 Json = dict[str, Any]
+
+# What reading a broken span may raise.
+FAULTS = (ValueError, TypeError, AttributeError, OverflowError, RecursionError)
+
+
+def reason(fault: Exception) -> str:
+    """Why something could not be read, in words for its sender: those of Python itself say nothing to them."""
+    return str(fault) if isinstance(fault, ValueError) else "a field of it has the wrong type"
 
 
 def get(values: Json, name: str) -> Any:
@@ -46,24 +61,23 @@ def objects(values: Json, name: str) -> Iterator[Json]:
 
 def resource_bytes(resource_spans: Json) -> bytes:
     """`ResourceSpans` bytes of the resource alone."""
-    resource = get(resource_spans, "resource")
-    inner = b"".join(_attributes(b"\x0a", b"\x10", resource)) if isinstance(resource, dict) else b""
+    inner = b"".join(_attributes(b"\x0a", b"\x10", resource_spans.get("resource")))
     return field(b"\x0a", inner) + _string(b"\x1a", get(resource_spans, "schemaUrl"))
 
 
 def scope_bytes(scope_spans: Json) -> bytes:
     """`ScopeSpans` bytes of the instrumentation scope alone."""
-    scope = get(scope_spans, "scope")
-    inner = b""
+    scope = scope_spans.get("scope")
+    inner = b"".join(_attributes(b"\x1a", b"\x20", scope))
     if isinstance(scope, dict):
-        inner = _string(b"\x0a", scope.get("name")) + _string(b"\x12", scope.get("version"))
-        inner += b"".join(_attributes(b"\x1a", b"\x20", scope))
+        inner = _string(b"\x0a", scope.get("name")) + _string(b"\x12", scope.get("version")) + inner
     return field(b"\x0a", inner) + _string(b"\x1a", get(scope_spans, "schemaUrl"))
 
 
-def span_bytes(span: Json) -> bytes:
-    """`Span` bytes. Raises ValueError, saying why, for a span that is none."""
-    status = span.get("status")
+def span_bytes(span: Any) -> bytes:
+    """`Span` bytes. Raises one of FAULTS for a span that is none; `reason` says why."""
+    if not isinstance(span, dict):
+        raise ValueError("it is no object")
     return b"".join(
         (
             field(b"\x0a", _id(get(span, "traceId"), 16, "trace id")),
@@ -71,20 +85,22 @@ def span_bytes(span: Json) -> bytes:
             _string(b"\x1a", get(span, "traceState")),
             field(b"\x22", _optional_id(get(span, "parentSpanId"))),
             _string(b"\x2a", span.get("name")),
-            b"\x30" + varint(_enum(span.get("kind"), "SPAN_KIND_", _KINDS)),
+            b"\x30" + varint(_enum(span.get("kind"), "kind", "SPAN_KIND_", _KINDS)),
             b"\x39" + _time(get(span, "startTimeUnixNano")),
             b"\x41" + _time(get(span, "endTimeUnixNano")),
             *_attributes(b"\x4a", b"\x50", span),
             *_many(span, "events", b"\x5a", b"\x60", _event),
             *_many(span, "links", b"\x6a", b"\x70", _link),
-            field(b"\x7a", _status(status)) if isinstance(status, dict) else b"",
-            b"\x85\x01" + _uint(span.get("flags"), _UINT32_MAX).to_bytes(4, "little"),
+            _status(span.get("status")),
+            b"\x85\x01" + _count(span.get("flags"), "flags").to_bytes(4, "little"),
         )
     )
 
 
-def times(span: Json) -> tuple[int | None, int | None]:
+def times(span: Any) -> tuple[int | None, int | None]:
     """Start and end of a span that may be broken elsewhere, unix ns; None where they cannot be read."""
+    if not isinstance(span, dict):
+        return None, None
     found: list[int | None] = []
     for name in ("startTimeUnixNano", "endTimeUnixNano"):
         try:
@@ -108,47 +124,71 @@ def _event(event: Json) -> bytes:
 def _link(link: Json) -> bytes:
     head = field(b"\x0a", _id(get(link, "traceId"), 16, "trace id"))
     head += field(b"\x12", _id(get(link, "spanId"), 8, "span id")) + _string(b"\x1a", get(link, "traceState"))
-    tail = b"\x35" + _uint(link.get("flags"), _UINT32_MAX).to_bytes(4, "little")
+    tail = b"\x35" + _count(link.get("flags"), "flags").to_bytes(4, "little")
     return head + b"".join(_attributes(b"\x22", b"\x28", link)) + tail
 
 
-def _status(status: Json) -> bytes:
-    return _string(b"\x12", status.get("message")) + b"\x18" + varint(_enum(status.get("code"), "STATUS_CODE_", _CODES))
+def _status(status: Any) -> bytes:
+    if status is None:
+        return b""
+    if not isinstance(status, dict):
+        raise ValueError("its status is no object")
+    code = _enum(status.get("code"), "status code", "STATUS_CODE_", _CODES)
+    return field(b"\x7a", _string(b"\x12", status.get("message")) + b"\x18" + varint(code))
 
 
 def _many(span: Json, name: str, tag: bytes, count_tag: bytes, encode: Callable[[Json], bytes]) -> Iterator[bytes]:
     """Events or links; those that cannot be read count as dropped."""
-    dropped = _uint(get(span, f"dropped{name.capitalize()}Count"), _UINT32_MAX)
-    for one in get(span, name) or ():
+    dropped = _count(get(span, f"dropped{name.capitalize()}Count"), f"count of dropped {name}")
+    for one in _array(span.get(name), f"its {name} are no array"):
         try:
             yield field(tag, encode(one))
-        except (ValueError, TypeError, AttributeError):
+        except FAULTS:
             dropped += 1
     yield count_tag + varint(min(dropped, _UINT32_MAX))
 
 
-def _attributes(tag: bytes, count_tag: bytes, values: Json) -> Iterator[bytes]:
-    """An object's attributes; those that cannot be read count as dropped."""
+def _attributes(tag: bytes, count_tag: bytes, values: Any) -> Iterator[bytes]:
+    """An object's attributes; those that cannot be read count as dropped, as does what is in the object's place."""
+    if not isinstance(values, dict):
+        if values is not None:
+            yield count_tag + varint(_size(values))
+        return
     pairs, dropped = _pairs(values)
     for key, value in pairs:
         try:
             yield field(tag, key_value(key, value))
         except Unencodable:
             dropped += 1
-    dropped += _uint(get(values, "droppedAttributesCount"), _UINT32_MAX)
+    dropped += _count(get(values, "droppedAttributesCount"), "count of dropped attributes")
     yield count_tag + varint(min(dropped, _UINT32_MAX))
 
 
 def _pairs(values: Json) -> tuple[list[tuple[str, Any]], int]:
+    """The attributes that can be read, and how many cannot."""
     found: list[tuple[str, Any]] = []
     dropped = 0
     attributes = values.get("attributes")
-    for pair in attributes if isinstance(attributes, list) else ():
+    if attributes is not None and not isinstance(attributes, list):
+        return found, _size(attributes)
+    for pair in attributes or ():
         try:
             found.append((_key(pair), _value(pair.get("value"), 0)))
-        except (ValueError, TypeError, AttributeError):
+        except FAULTS:
             dropped += 1
     return found, dropped
+
+
+def _size(wrong: Any) -> int:
+    """How many values are lost with something of the wrong shape: with a map of attributes, as many as it has."""
+    return len(wrong) if isinstance(wrong, dict | list) else 1
+
+
+def _array(value: Any, otherwise: str) -> list[Any]:
+    """An array, empty where there is none. Raises ValueError with the words of `otherwise` for anything else."""
+    if value is not None and not isinstance(value, list):
+        raise ValueError(otherwise)
+    return value or []
 
 
 def _key(pair: Json) -> str:
@@ -186,7 +226,7 @@ def _bool(value: Any, _depth: int) -> bool:
 
 
 def _double(value: Any, _depth: int) -> float:
-    if isinstance(value, bool):
+    if isinstance(value, bool) or (isinstance(value, str) and not _DOUBLE.fullmatch(value)):
         raise ValueError("a number that is none")
     try:
         return float(value)
@@ -194,12 +234,13 @@ def _double(value: Any, _depth: int) -> float:
         raise ValueError("a number that no double can hold") from None
 
 
-def _array(value: Json, depth: int) -> list[Any]:
-    return [_value(item, depth + 1) for item in value.get("values") or ()]
+def _list(value: Json, depth: int) -> list[Any]:
+    return [_value(item, depth + 1) for item in _array(value.get("values"), "a list that is none")]
 
 
 def _kvlist(value: Json, depth: int) -> Json:
-    return {_key(pair): _value(pair.get("value"), depth + 1) for pair in value.get("values") or ()}
+    pairs = _array(value.get("values"), "a map that is none")
+    return {_key(pair): _value(pair.get("value"), depth + 1) for pair in pairs}
 
 
 _VALUES: dict[str, Callable[[Any, int], Any]] = {
@@ -207,7 +248,7 @@ _VALUES: dict[str, Callable[[Any, int], Any]] = {
     "boolValue": _bool,
     "intValue": lambda value, _depth: _integer(value),
     "doubleValue": _double,
-    "arrayValue": _array,
+    "arrayValue": _list,
     "kvlistValue": _kvlist,
     "bytesValue": lambda value, _depth: base64.b64decode(_text(value), validate=True),
 }
@@ -218,7 +259,12 @@ def _integer(value: Any) -> int:
         raise ValueError("an integer that is none")
     if isinstance(value, float) and not (math.isfinite(value) and value.is_integer()):
         raise ValueError("an integer with a fraction")
-    return int(value)
+    if isinstance(value, str) and not _INTEGER.fullmatch(value):
+        raise ValueError("an integer that is none")
+    try:
+        return int(value)
+    except ValueError:
+        raise ValueError("an integer of too many digits") from None
 
 
 def _uint(value: Any, most: int) -> int:
@@ -228,6 +274,13 @@ def _uint(value: Any, most: int) -> int:
     return number
 
 
+def _count(value: Any, what: str) -> int:
+    try:
+        return _uint(value, _UINT32_MAX)
+    except ValueError as error:
+        raise ValueError(f"its {what} cannot be read: {error}") from error
+
+
 def _time(value: Any, most: int = _INT64_MAX) -> bytes:
     try:
         return _uint(value, most).to_bytes(8, "little")
@@ -235,13 +288,16 @@ def _time(value: Any, most: int = _INT64_MAX) -> bytes:
         raise ValueError(f"its time is none: {error}") from error
 
 
-def _enum(value: Any, prefix: str, names: tuple[str, ...]) -> int:
+def _enum(value: Any, what: str, prefix: str, names: tuple[str, ...]) -> int:
     if isinstance(value, str) and value.removeprefix(prefix) in names:
         return names.index(value.removeprefix(prefix))
     # Values a newer protocol may add are kept, as protobuf does; a negative one is a varint of 64 bits.
-    number = 0 if value is None or value == "" else _integer(value)
+    try:
+        number = 0 if value is None or value == "" else _integer(value)
+    except ValueError as error:
+        raise ValueError(f"its {what} is none: {error}") from error
     if not -(2**31) <= number < 2**31:
-        raise ValueError(f"its number {str(number)[:24]} is out of range")
+        raise ValueError(f"its {what} is none: its number {str(number)[:24]} is out of range")
     return number & _UINT64_MAX
 
 
@@ -257,7 +313,8 @@ def _id(value: Any, size: int, what: str) -> bytes:
 
 def _optional_id(value: Any) -> bytes:
     # All zero means none, for some exporters.
-    return b"" if not value or set(value) == {"0"} else _id(value, 8, "parent span id")
+    none = value is None or (isinstance(value, str) and not value.strip("0"))
+    return b"" if none else _id(value, 8, "parent span id")
 
 
 def _string(tag: bytes, value: Any) -> bytes:

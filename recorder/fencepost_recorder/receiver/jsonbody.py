@@ -31,7 +31,6 @@ _MAX_DEPTH = 1000
 _OWN = frozenset({"resource", "scope", "schemaUrl", "schema_url"})
 _QUOTE, _BACKSLASH, _COMMA, _COLON = b'"\\,:'
 _OPEN, _CLOSE = b"[{", b"]}"
-_FAULTS = (ValueError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
 def screen_json(body: Buffer, limits: Limits) -> Screened:
@@ -298,14 +297,11 @@ class _Reading:
         span: Any = None
         try:
             span = self._cursor.value()
-            if not isinstance(span, dict):
-                raise ValueError("it is no object")
             data = field(b"\x12", otlpjson.span_bytes(span))
         except NotJson:
             raise
-        except _FAULTS as error:
-            since, until = otlpjson.times(span) if isinstance(span, dict) else (None, None)
-            self._lost.add(None, _reason(error), since, until)
+        except otlpjson.FAULTS as error:
+            self._lost.add(None, otlpjson.reason(error), *otlpjson.times(span))
             return b""
         self._grow(len(data))
         return data
@@ -320,8 +316,8 @@ class _Reading:
             self._grow(len(otlpjson.resource_bytes(own)) + len(otlpjson.scope_bytes(own)))
         except NotJson:
             raise
-        except _FAULTS as error:
-            return _reason(error)
+        except otlpjson.FAULTS as error:
+            return otlpjson.reason(error)
         return ""
 
     def _grow(self, size: int) -> None:
@@ -332,7 +328,3 @@ class _Reading:
 
 def _too_much() -> Refusal:
     return Refusal(Problem.TOO_LARGE, "the request holds too many or too deep brackets and texts")
-
-
-def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, ValueError) else "a field of it has the wrong type"

@@ -315,6 +315,28 @@ def test_a_connection_serves_one_request_after_the_other(lab: Lab) -> None:
     assert answers.index(b"405") > answers.rindex(b"200 OK")
 
 
+OTHER_WAYS = ("/v1/traces/", "/v1/traces?a=b", "//v1/traces", "/v1/traces/?a=/b/", "http://host/v1/traces")
+OTHER_WAYS += ("HTTP://127.0.0.1:4318/v1/traces/?a", "https://[::1]:4318/v1/traces")
+OTHER_PATHS = ("/v1/traces//", "/v1/tracesx", "/", "*", "http://host", "http://host/", "http://host?/v1/traces")
+OTHER_PATHS += ("ftp://h/v1/traces", "http:/v1/traces", "http://v1/traces", "/http://host/v1/traces")
+
+
+@pytest.mark.parametrize("target", OTHER_WAYS)
+def test_the_path_may_be_written_in_other_ways(lab: Lab, target: str) -> None:
+    """With a slash at its end, a query, or in HTTP's absolute form: after a 404 these spans would be lost for good."""
+    body = body_of(range(2))
+    head = GOOD.replace("/v1/traces", target) + f"Connection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    assert raw(lab.http, head.encode() + body, end=False).startswith(b"HTTP/1.1 200 OK")
+    assert numbers(lab.seal()) == [0, 1]
+
+
+@pytest.mark.parametrize("target", OTHER_PATHS)
+def test_another_path_is_none_however_it_is_written(lab: Lab, target: str) -> None:
+    """What only looks like the path of traces is 404."""
+    answer = raw(lab.http, GOOD.replace("/v1/traces", target).encode() + b"Content-Length: 0\r\n\r\n", end=False)
+    assert answer.startswith(b"HTTP/1.1 404 ")
+
+
 def test_an_old_client_is_answered_and_left(lab: Lab) -> None:
     """HTTP/1.0 knows no keep-alive."""
     body = body_of(range(2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import socket
 import time
 from http import HTTPStatus
@@ -17,6 +18,8 @@ from fencepost_recorder.receiver.desk import Desk
 from fencepost_recorder.receiver.limits import MIB
 
 _BY_PATH = {signal.path: signal for signal in SIGNALS}
+# A target in absolute form, which every server of HTTP/1.1 must take (RFC 9112, 3.2.2): all before its path.
+_AUTHORITY = re.compile(r"\Ahttps?://[^/?#]*", re.IGNORECASE)
 _LINE_BYTES = 64 * 1024
 _LINGER_SECONDS = 1.0
 _LINGER_BYTES = 32 * MIB
@@ -169,7 +172,8 @@ class Handler(BaseHTTPRequestHandler):
         self.encoding = PROTOBUF if self._media_type() == PROTOBUF else JSON
         if self.headers.get("Origin") is not None:
             raise Refusal(Problem.FORBIDDEN, "browsers may not send to this receiver: use a Collector in between")
-        signal = _BY_PATH.get(self.path.partition("?")[0])
+        # Endpoints are configured with a slash at their end, too, and after 404 a client gives its spans up.
+        signal = _BY_PATH.get(_AUTHORITY.sub("", self.path).partition("?")[0].removesuffix("/"))
         if signal is None:
             raise Refusal(Problem.NO_SUCH_PATH, "there is no such path: OTLP traces go to /v1/traces")
         if self.command != "POST":

@@ -21,6 +21,7 @@ from fencepost_recorder.rows import attributes_of, check_span, parsed
 from fencepost_recorder.scratch import scratch
 from fencepost_recorder.sealing import seal_as
 from fencepost_recorder.source import DEFAULT_LIMITS, Limits, Source
+from fencepost_recorder.unread import Unread
 from fencepost_recorder.wal import MAX_PAYLOAD_BYTES, NO_REF, FrameType
 from fencepost_recorder.writer import LogWriter
 
@@ -122,6 +123,7 @@ def _import_file(path: Path, writer: LogWriter, limits: Limits) -> _Counts:
         log = _Log(writer, counts, opened.name)
         for item in found.read(opened):
             log.take(item)
+        log.close()
     return counts
 
 
@@ -136,6 +138,7 @@ class _Log:
         self._producer: str | None = None
         self._scope = -1
         self._known: dict[tuple[int, bytes], int] = {}
+        self._unread = Unread(name, self._note)
 
     def take(self, item: otlp.Item) -> None:
         """Write one item. Raises StorageError when the log cannot take it."""
@@ -155,6 +158,10 @@ class _Log:
                 self._counts.torn = True
                 self._counts.damage = self._counts.damage or printable(why)
                 self._note(Gap("torn_tail", detail=f"the end of {self._name} could not be read: {why}"))
+
+    def close(self) -> None:
+        """Write what is known only at the end of the file."""
+        self._unread.close()
 
     def _introduce(self, kind: FrameType, payload: bytes, ref: int) -> int:
         key = (ref if kind is FrameType.SCOPE else -1, payload)
@@ -200,17 +207,8 @@ class _Log:
         # Of something that nobody knows how many spans it held, at least one.
         self._counts.poison += 1 if poison.lost is None else poison.lost
         self._counts.damage = self._counts.damage or printable(poison.why)
-        self._note(
-            Gap(
-                "poison_span",
-                # Of a whole line or message nobody knows whose it was.
-                self._producer if poison.lost is not None else None,
-                since_unix_nano=poison.since_unix_nano,
-                until_unix_nano=poison.until_unix_nano,
-                lost=poison.lost,
-                detail=printable(f"{self._name}: {poison.why}", 500),
-            )
-        )
+        # Of a whole line or message nobody knows whose it was.
+        self._unread.add(poison, self._producer if poison.lost is not None else None)
 
     def _note(self, gap: Gap) -> None:
         self._append(FrameType.NOTE, _note(gap), 0)

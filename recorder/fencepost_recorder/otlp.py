@@ -213,7 +213,13 @@ def _resource(resource_spans: Any, where: str) -> Iterator[Item]:
 
 def _scope(scope_spans: Any, where: str) -> Iterator[Item]:
     yield Scope(otlpjson.scope_bytes(scope_spans))
-    for span in _spans(scope_spans):
+    spans = _spans(scope_spans)
+    # Two bytes each: tens of millions fit into a line, and are counted at once.
+    if none := sum(not isinstance(span, dict) for span in spans):
+        yield Poison(f"{where}: {none:,} of the spans could not be read: a span that is no object", none)
+    for span in spans:
+        if not isinstance(span, dict):
+            continue
         try:
             yield Found(otlpjson.span_bytes(span))
         except otlpjson.FAULTS as error:

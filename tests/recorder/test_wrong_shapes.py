@@ -130,7 +130,7 @@ def test_a_span_that_is_no_object_says_so(way: Way, span: Any) -> None:
     recording = way(made)
     assert spans_of(recording) == ["1", "2"]
     [gap] = gaps(recording, "poison_span")
-    assert (gap["lost"], "it is no object" in gap["detail"]) == (1, True)
+    assert (gap["lost"], "is no object" in gap["detail"]) == (1, True)
 
 
 def test_null_is_what_is_not_there(way: Way) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from fencepost_analyzer.inference import Inference, named, where
 from fencepost_runtime.operations import Job
 from fencepost_runtime.policy import Policy
-from fencepost_runtime.scenario import Fault, Point, Scenario
+from fencepost_runtime.scenario import Fault, Point, Scenario, lacking, surplus
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ def place(scenario: Scenario, inferences: Iterable[Inference]) -> Placed:
     moved, homeless = [], []
     for inference in inferences:
         job, policy = jobs[inference.fault.at.job]
-        lack = _lack(inference.fault.at, policy)
+        lack = lacking(inference.fault.at, policy)
         at = _nearest(inference.fault, inference.work, job, policy) if lack else inference.fault.at
         if at is None:
             homeless.append(f"{named(inference.fault)}: {lack}")
@@ -53,25 +53,11 @@ def unstruck(faults: Iterable[Fault], scenario: Scenario) -> tuple[tuple[str, ..
         policy = policies[fault.at.job]
         if fault.kind == "slow":
             continue  # Slow is the work of one attempt: that was not done, so nothing was slow.
-        if fault.at.attempt > policy.max_attempts:
-            allowed.append(f"{named(fault)}: under policy {policy.name} there is no attempt {fault.at.attempt}")
+        if lack := surplus(fault.at, policy):
+            allowed.append(f"{named(fault)}: {lack}")
         else:
             missed.append(f"{named(fault)} never struck: its step did not come")
     return tuple(allowed), tuple(missed)
-
-
-def _lack(at: Point, policy: Policy) -> str | None:
-    """Why the policy has no such step, if it has none."""
-    name = f"under policy {policy.name}"
-    if at.step == "renew" and not policy.renews:
-        return f"{name} there is no renew step"
-    if at.step == "retry" and policy.ack == "early":
-        return f"{name} there is no retry step"
-    if at.step == "reclaim" and policy.reclaim == "none":
-        return f"{name} there is no reclaimer"
-    if at.step == "apply" and policy.writes != "atomic":
-        return f"{name} the writes have no transaction in common"
-    return None
 
 
 def _nearest(fault: Fault, work: int, job: Job, policy: Policy) -> Point | None:

@@ -21,7 +21,7 @@ from fencepost_runtime import workloads
 from fencepost_runtime.errors import ScenarioError
 from fencepost_runtime.operations import Effect, Job
 from fencepost_runtime.policy import Policy, presets
-from fencepost_runtime.scenario import Fault, Point, Queue, Scenario
+from fencepost_runtime.scenario import Fault, Point, Queue, Scenario, lacking, surplus
 from fencepost_runtime.wording import shown
 
 MAX_BYTES = 5_000_000
@@ -53,6 +53,7 @@ def loads(content: str, path: Path) -> tuple[Scenario, int]:
     data = table["scenario"] if inside else table
     try:
         scenario = Scenario.from_dict(data, also=("seed",))
+        _check_faults(scenario, data.get("faults", ()))
     except ScenarioError as error:
         raise _refused(path, content, (*inside, *error.path), str(error)) from error
     # A postmortem's file has the seed beside the scenario.
@@ -62,6 +63,22 @@ def loads(content: str, path: Path) -> tuple[Scenario, int]:
         message = f"A scenario: seed takes a whole number of 64 bits, not {shown(seed)}."
         raise _refused(path, content, (*where, "seed"), message)
     return scenario, seed
+
+
+def _check_faults(scenario: Scenario, written: Sequence[Any]) -> None:
+    """Raises ScenarioError for a fault that can never strike, or a pause until what never comes, under the policy that
+    the file itself names."""
+    policies = {job.id: queue.policy for queue in scenario.queues for job in queue.jobs}
+    for number, (fault, entry) in enumerate(zip(scenario.faults, written, strict=True)):
+        inside = ("at",) if "at" in entry else ()
+        for point, where in ((fault.at, inside), (fault.until, ("until",))):
+            if point is None:
+                continue
+            policy = policies[point.job]
+            what = "This fault can never strike" if point is fault.at else "This pause can never end so"
+            for reason, key in ((lacking(point, policy), "step"), (surplus(point, policy), "attempt")):
+                if reason is not None:
+                    raise ScenarioError(f"{what}: {reason}.", ("faults", number, *where, key))
 
 
 def dump(scenario: Scenario, *, seed: int = 0, comments: Sequence[str] = ()) -> str:

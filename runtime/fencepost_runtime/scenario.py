@@ -139,6 +139,27 @@ class Scenario:
         )
 
 
+def lacking(at: Point, policy: Policy) -> str | None:
+    """Why a policy has no such step, if it has none."""
+    name = f"under policy {policy.name}"
+    if at.step == "renew" and not policy.renews:
+        return f"{name} there is no renew step"
+    if at.step == "retry" and policy.ack == "early":
+        return f"{name} there is no retry step"
+    if at.step in REPEATED and policy.reclaim == "none":
+        return f"{name} there is no reclaimer"
+    if at.step == "apply" and policy.writes != "atomic":
+        return f"{name} the writes have no transaction in common"
+    return None
+
+
+def surplus(at: Point, policy: Policy) -> str | None:
+    """Why a policy never comes to such an attempt, if it does not."""
+    if at.attempt > policy.max_attempts:
+        return f"under policy {policy.name} there is no attempt {at.attempt}"
+    return None
+
+
 _Path = tuple[str | int, ...]
 _Parsed = TypeVar("_Parsed")
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,11 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from analyzer.lab import PROGRAM, fencepost, one_line
 
 from fencepost_recorder import open_recording, recover
 
 PATIENCE_S = 60
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = [DOCS / page for page in ("reference/cli.md", "how-to/record-a-command.md", "how-to/receive-otlp.md")]
 TELLING = """
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.trace import TracerProvider
@@ -119,6 +124,8 @@ def test_a_command_that_cannot_start_is_one_sentence_and_no_recording(
     [
         ((), "say what to record"),
         (("--listen", "a", "b"), "at most one HOST:PORT"),
+        (("--listen", "--", "a", "--id", "x"), "at most one HOST:PORT"),
+        (("--listen", "127.0.0.1:0", "--no-such"), "No such option"),
         (("--listen", "127.0.0.1:http"), "is no address"),
         (("--listen", "0.0.0.0:0"), "certificate"),
         (("--listen", "--tls-cert", "x"), "go together"),
@@ -321,6 +328,34 @@ def test_listening_takes_traces_until_it_is_told_to_end(
     assert (process.returncode, err) == (0, "")
     assert json.loads(out)["received"]["spans"] == 1
     assert [row["name"] for row in rows(tmp_path / "recordings" / "heard")] == ["sold"]
+
+
+def test_the_documented_line_listens_off_loopback(record: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+    """With --listen the options after HOST:PORT count as those before it do, as the pages have it."""
+    [line] = set(re.findall(r"fencepost record (--listen \S+:\S.*)", "".join(page.read_text() for page in PAGES)))
+    certificate = trustme.CA().issue_cert("localhost")
+    certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
+    certificate.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    (tmp_path / "token").write_text("secret\n")
+    words = shlex.split(line.replace("0.0.0.0:4318", "0.0.0.0:0"))
+    process = record(*words, "--grpc-port", "0", "--id", "afar")
+    assert process.stderr is not None
+    said = process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=PATIENCE_S)
+    assert said.startswith("listening on https://0.0.0.0:") and "recording afar" in said, said + err
+    assert process.returncode == 0 and out.startswith("recorded  afar: no spans, ")
+
+
+@pytest.mark.parametrize("dashes", [(), ("--",)])
+def test_a_commands_options_are_its_own(
+    dashes: tuple[str, ...], record: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    """Whatever follows the command goes to it untouched, also what looks like an option of `record`."""
+    process = record("--id", "mine", *dashes, "echo", "--id", "x", "--listen", "--", "--no-such")
+    out, _ = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, out) == (0, "--id x --listen -- --no-such\n")
+    assert [one.name for one in (tmp_path / "recordings").iterdir()] == ["mine"]
 
 
 def test_a_port_that_is_taken_is_one_sentence_and_no_recording(

@@ -14,6 +14,7 @@ import typer
 from fencepost_analyzer import render, text
 from fencepost_analyzer.cli.failures import USAGE, UsageError, explain
 from fencepost_analyzer.cli.options import AsJson, Recordings, Session, session
+from fencepost_analyzer.cli.strict import StrictCommand
 from fencepost_analyzer.render import bold, dim
 
 if TYPE_CHECKING:
@@ -28,9 +29,18 @@ _SHOWN = 8
 
 def register(app: typer.Typer) -> None:
     settings = {"allow_interspersed_args": False}
-    app.command("record", short_help="Record a command and its children, or receive OTLP.", context_settings=settings)(
-        record
-    )
+    about = "Record a command and its children, or receive OTLP."
+    app.command("record", cls=_RecordCommand, short_help=about, context_settings=settings)(record)
+
+
+class _RecordCommand(StrictCommand):
+    """A command's options are its own; but --listen runs nothing, so all options are ours, also after the place."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As any command's, when it is known whose options they are."""
+        given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+        ctx.allow_interspersed_args = bool(given.get("listen"))
+        return super().parse_args(ctx, args)
 
 
 def record(

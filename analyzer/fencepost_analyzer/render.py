@@ -273,6 +273,49 @@ def _style_of(cell: Text) -> str:
     return str(cell.spans[0].style) if cell.spans else str(cell.style or "")
 
 
+class _Unfailing:
+    """A text stream that is not told from another but by what it does not take: that is lost, without an error."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, content: str) -> int:
+        with suppress(OSError):
+            self._stream.write(content)
+        return len(content)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+
+@contextmanager
+def heard_or_not(*names: str) -> Iterator[None]:
+    """For what matters more than the words about it: while this is entered, a terminal that has closed, a full disk or
+    a reader who is gone is no error for the streams named, "stdout" or "stderr"."""
+    before: dict[str, TextIO] = {name: getattr(sys, name) for name in names}
+    for name, stream in before.items():
+        setattr(sys, name, _Unfailing(stream))
+    try:
+        yield
+    finally:
+        for name, stream in before.items():
+            setattr(sys, name, stream)
+            try:
+                stream.flush()
+            except OSError:
+                abandon(stream)
+
+
+def abandon(stream: TextIO) -> None:
+    """Nothing more is written there, not even when the interpreter flushes at its end, which would be an exit code."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def complain(message: object) -> None:
     """One sentence on stderr: what went wrong and the way out."""
     line = f"fencepost: {text.sentence(message)}"

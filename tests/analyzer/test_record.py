@@ -301,6 +301,95 @@ def test_in_a_pipe_both_sides_have_the_terminal(shell: Shell) -> None:
     shell.await_("second input")
 
 
+# Where nobody hears it
+
+
+def unread() -> int:
+    """The end to write to of a pipe that nobody reads."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    return writer
+
+
+@pytest.mark.parametrize("stderr", [lambda: os.open("/dev/full", os.O_WRONLY), unread], ids=["full", "unread"])
+def test_what_cannot_be_said_decides_nothing(
+    stderr: Callable[[], int], record: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    """With a stderr that takes nothing the command is watched to the end, sealed and answered for as ever."""
+    words = ["--id", "unheard", "--report", "report.json", "--grace", "0.7", "--", "sh", "-c", "sleep 600 & exit 7"]
+    descriptor = stderr()
+    process = record(*words, stdout=subprocess.DEVNULL, stderr=descriptor)
+    os.close(descriptor)
+    code = process.wait(PATIENCE_S)
+    told = json.loads((tmp_path / "report.json").read_text())["command"]
+    [left] = told["left"]
+    os.kill(left, signal.SIGKILL)
+    assert code == told["exit_code"] == 7
+    assert open_recording(tmp_path / "recordings" / "unheard").manifest.spans == 2
+
+
+@pytest.mark.parametrize(
+    ("stream", "more", "code"), [("2", (), 0), ("1", (), 0), ("1", ("--json",), 2)], ids=["said", "told", "asked for"]
+)
+def test_what_came_is_sealed_whether_or_not_anybody_hears_of_it(
+    stream: str, more: tuple[str, ...], code: int, tmp_path: Path
+) -> None:
+    """Of --listen no word is worth a recording or an exit code; but a document that was asked for has to be written."""
+    words = ("--id", "unheard", "--grpc-port", "0", "--listen", "127.0.0.1:0", *more)
+    command = ["bash", "-c", f'exec "$@" {stream}>/dev/full', "bash", *PROGRAM, "record", *words]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        # It is made once signals are heeded.
+        wait_for((tmp_path / "recordings" / "unheard" / "wal").exists, process)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == code
+    assert open_recording(tmp_path / "recordings" / "unheard").manifest.spans == 0
+
+
+def wait_for(happened: Callable[[], bool], process: subprocess.Popen[Any]) -> None:
+    while not happened():
+        assert process.poll() is None, process.communicate()
+        select.select([], [], [], 0.005)
+
+
+class Closing:
+    """A terminal with one program on it, to be closed as when a connection breaks."""
+
+    def __init__(self, folder: Path, *words: str) -> None:
+        self._ours, theirs = pty.openpty()
+        command = [sys.executable, "-c", TAKE_TERMINAL, *PROGRAM, "record", *words]
+        streams: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
+        self._process = subprocess.Popen(command, cwd=folder, start_new_session=True, **streams)
+        os.close(theirs)
+
+    def close_after(self, word: str) -> int:
+        """Closes when this is shown; the program's exit code."""
+        shown = b""
+        while word.encode() not in shown:
+            assert select.select([self._ours], [], [], PATIENCE_S)[0], shown
+            shown += os.read(self._ours, 65_536)
+        os.close(self._ours)
+        return self._process.wait(PATIENCE_S)
+
+
+def test_a_terminal_that_closes_ends_neither_watching_nor_sealing(tmp_path: Path) -> None:
+    """A worker that ignores the hangup is watched on, and left when its grace is over."""
+    command = 'trap "" HUP; sleep 600 & trap - HUP; echo ready; exec sleep 600'
+    words = ("--id", "hung", "--report", "report.json", "--grace", "0.7", "--", "sh", "-c", command)
+    code = Closing(tmp_path, *words).close_after("ready")
+    [left] = json.loads((tmp_path / "report.json").read_text())["command"]["left"]
+    os.kill(left, signal.SIGKILL)
+    assert code == 128 + signal.SIGHUP
+    assert [row["name"] for row in rows(tmp_path / "recordings" / "hung")] == ["crash", "supervise"]
+
+
+def test_listening_on_a_terminal_that_closes_is_sealed(tmp_path: Path) -> None:
+    """The hangup ends it like Ctrl-C."""
+    words = ("--id", "hung", "--grpc-port", "0", "--listen", "127.0.0.1:0")
+    assert Closing(tmp_path, *words).close_after("ends and seals it") == 0
+    assert open_recording(tmp_path / "recordings" / "hung").manifest.spans == 0
+
+
 # Listening
 
 

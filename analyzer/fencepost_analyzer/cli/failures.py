@@ -49,7 +49,7 @@ def guarded(command: Callable[[], int]) -> int:
         code = command()
         sys.stdout.flush()
     except BrokenPipeError:
-        _abandon_stdout()
+        render.abandon(sys.stdout)  # the reader is gone
         return BROKEN_PIPE
     except Exception as error:
         if _is_interruption(error):
@@ -134,11 +134,3 @@ def _make_streams_robust() -> None:
         reconfigure = getattr(getattr(sys, name), "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
-
-
-def _abandon_stdout() -> None:
-    """The reader is gone: nothing more is written, not even when the interpreter flushes at its end."""
-    try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError):
-        return

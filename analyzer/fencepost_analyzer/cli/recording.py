@@ -141,7 +141,7 @@ def _run(
 
     for objection in objections(os.environ):
         render.complain(objection)
-    with Heeded(HEEDED) as heeded, redirect_stdout(sys.stderr):
+    with Heeded(HEEDED) as heeded, render.heard_or_not("stderr"), redirect_stdout(sys.stderr):
         directory = begin(here.recordings, recording_id)
         try:
             ran = record_command(
@@ -171,7 +171,9 @@ def _listen(here: Session, where: tuple[Any, ...], recording_id: str | None, rep
     from fencepost_recorder.session import listen
 
     http, grpc, tls, token = where
-    with Heeded(ENDING) as heeded:
+    # A document that was asked for and is not there is a failure; that nobody reads the words is none.
+    words = ("stderr",) if here.out.as_json else ("stderr", "stdout")
+    with Heeded(ENDING) as heeded, render.heard_or_not(*words):
         directory = begin(here.recordings, recording_id)
         receiver = Receiver(directory / "wal", http=http, grpc=grpc, tls=tls, token=token)
         try:

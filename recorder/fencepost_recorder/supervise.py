@@ -36,6 +36,8 @@ _SHARE = 50
 # How long a stopped command may take to be stopped, and a process that was asked to end to do so.
 _STOPPING_S = 0.1
 _ENDING_S = 2.0
+# By these somebody ends the waiting; a terminal that closes hangs up more than once, and nobody is tired of anything.
+_TIRED = ENDING - {signal.SIGHUP}
 # Processes that only take a moment longer than the command are not worth a word.
 _WORTH_SAYING_S = 0.5
 _KILLED = 100
@@ -156,11 +158,12 @@ class Supervisor:
             self._hear_of_logs()
             self._hear_of_forks_and_exits()
             changed = {descriptor for descriptor, _ in ready}
+            # Before the ends are looked at: the Ctrl-C that ended the command is no second one, to end the waiting.
+            self._heed()
             for process in self._tree:
                 if process.pidfd in changed or process.pid in self._lingering:
                     self._look(process)
             self._polled_at = polled_at
-            self._heed()
             if time.monotonic() >= self._scan_at:
                 self._scan()
                 self._rules.tick()
@@ -301,7 +304,7 @@ class Supervisor:
             elif self._status is None:
                 if not self._bystander.heard(number):
                     self._send(number)
-            elif number in ENDING:
+            elif number in _TIRED:
                 self._hurry()
 
     def _send(self, number: int) -> None:

@@ -243,6 +243,34 @@ def test_with_end_rest_they_are_asked_and_then_made_to_end(supervise: Supervise)
     assert [one["process.signal"] for one in seen.named("crash")] == ["SIGKILL"]
 
 
+def test_the_signal_that_ends_the_command_leaves_the_others_their_grace(supervise: Supervise) -> None:
+    """Signal and end seen at once are one Ctrl-C, and a hangup is none; the next Ctrl-C ends the waiting."""
+    source = "trap '' INT; sleep 600 >/dev/null 2>&1 & trap - INT; echo $$ $!; exec sleep 600"
+    running = supervise("sh", "-c", source, rules={"grace_seconds": 60})
+    supervisor = running.process.pid
+    command, left = map(int, running.line().split())
+    log = next((running.directory / "wal").glob("*.wal"))
+    # It wakes to both of them.
+    os.kill(supervisor, signal.SIGSTOP)
+    until(lambda: state_of(supervisor) == "T")
+    os.killpg(supervisor, signal.SIGINT)
+    until(lambda: state_of(command) == "Z")
+    os.kill(supervisor, signal.SIGCONT)
+    until(lambda: b"crash" in log.read_bytes())
+    os.kill(supervisor, signal.SIGHUP)
+    assert running.process.stderr is not None
+    assert running.process.stderr.readline().startswith(f"said: the command has ended; its processes {left} have ")
+    os.kill(supervisor, signal.SIGINT)
+    seen = running.seen()
+    os.kill(left, signal.SIGKILL)
+    assert (seen.ended["code"], seen.ended["left"]) == (130, [left])
+
+
+def state_of(pid: int) -> str | None:
+    stat = read_stat(pid)
+    return stat.state if stat is not None else None
+
+
 COUNTER = """
     import os, signal, sys, time
     got = []

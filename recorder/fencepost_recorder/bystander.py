@@ -19,6 +19,7 @@ from fencepost_recorder import linux
 # The kernel signals the members of a group one after the other, in microseconds; a busy machine may need longer.
 _SETTLE_S = 0.003
 _PATIENCE_S = 0.5
+_FAREWELL_S = 5.0
 # Signals of one number coalesce while they wait, here or there: what was heard counts for this long.
 _FRESH_S = 0.25
 # The last of all signals, delivered after every other that waits: whoever has answered it has told the others before.
@@ -54,12 +55,14 @@ class Bystander:
         return time.monotonic() - self._heard.get(number, -_FRESH_S) < _FRESH_S
 
     def dismiss(self) -> None:
-        """End the bystander."""
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
-        with suppress(ChildProcessError):
-            os.waitpid(self.pid, 0)
+        """Let the bystander end, by itself: whoever records us is not to see a process of ours killed."""
         os.close(self._reports)
+        with suppress(ProcessLookupError, ChildProcessError):
+            # Any signal has it find that nobody reads its reports; this one wakes it if somebody stopped it.
+            os.kill(self.pid, signal.SIGCONT)
+            if not _ends(self.pid):
+                os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
 
     def _listen(self) -> None:
         deadline = time.monotonic() + _PATIENCE_S
@@ -73,6 +76,15 @@ class Bystander:
             self._heard |= dict.fromkeys(data, time.monotonic())
             if not data or _ASK in data:
                 return
+
+
+def _ends(pid: int) -> bool:
+    """Whether a child ends soon; it is not reaped."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        return bool(select.select([pidfd], [], [], _FAREWELL_S)[0])
+    finally:
+        os.close(pidfd)
 
 
 def _stand(report: int, parent: int) -> None:

@@ -36,7 +36,8 @@ def _spawn(command: list[str], environment: Mapping[str, str]) -> int:
 
 def _not_started(name: str, found: str | None, error: OSError) -> CommandNotStarted:
     shown = printable(name, 100)
-    if isinstance(error, FileNotFoundError) and found is None:
+    # No name at all is looked for as a file that is each folder of the PATH, which is denied, not missing.
+    if found is None and (isinstance(error, FileNotFoundError) or not name):
         return CommandNotStarted(f"there is no command {shown!r}: check the spelling, or your PATH", code=127)
     if isinstance(error, FileNotFoundError):
         return CommandNotStarted(f"{shown!r} cannot be run: the interpreter that its first line names is not there")

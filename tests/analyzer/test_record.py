@@ -23,6 +23,9 @@ import trustme
 from analyzer.lab import PROGRAM, fencepost, one_line
 
 from fencepost_recorder import open_recording, recover
+from fencepost_recorder.receiver import Counts
+from fencepost_recorder.session import Ran
+from fencepost_recorder.supervise import Ended, Killed
 
 PATIENCE_S = 60
 DOCS = Path(__file__).parents[2] / "docs"
@@ -107,7 +110,15 @@ def test_a_killed_process_is_named_and_the_report_can_be_a_file(
     assert f"killed    sh (process {killed['pid']}) by SIGKILL\n" in err
 
 
-@pytest.mark.parametrize(("command", "code"), [("no-such-command", 127), ("/etc/passwd", 126)])
+def test_a_killed_process_that_was_gone_at_once_has_no_name(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a process that only the kernel's news told of the number and the signal are said."""
+    ended = Ended(0, None, 1, (Killed(4242, "", "SIGKILL"),), (), 0, 1)
+    monkeypatch.setattr("fencepost_recorder.session.record_command", lambda *_, **__: Ran(ended, Counts()))
+    done = fencepost("--recordings", here / "new", "record", "--", "true")
+    assert (done.code, done.err.splitlines()[0]) == (0, "killed    process 4242, of unknown name, by SIGKILL")
+
+
+@pytest.mark.parametrize(("command", "code"), [("no-such-command", 127), ("", 127), ("/etc/passwd", 126)])
 def test_a_command_that_cannot_start_is_one_sentence_and_no_recording(
     command: str, code: int, here: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -365,6 +365,27 @@ def test_many_processes_that_live_for_a_moment_are_all_told(supervise: Supervise
         assert {one["process.signal"] for one in seen.named("crash")} == {"SIGKILL"}
 
 
+def test_a_recording_within_is_no_crash(supervise: Supervise) -> None:
+    """The bystander of a `record` that another one records ends by itself when it is dismissed, also if stopped."""
+    source = """
+        import sys
+        from fencepost_recorder.bystander import Bystander
+        bystander = Bystander()
+        print(bystander.pid, flush=True)
+        sys.stdin.readline()
+        bystander.dismiss()
+    """
+    running = supervise(*python(source), stdin=subprocess.PIPE)
+    pid = int(running.line())
+    until(lambda: holds(running.process.pid, pid))
+    os.kill(pid, signal.SIGSTOP)
+    assert running.process.stdin is not None
+    running.process.stdin.write("\n")
+    running.process.stdin.flush()
+    seen = running.seen()
+    assert (seen.ended["code"], seen.ended["crashes"], seen.named("crash")) == (0, 0, [])
+
+
 def test_whoever_is_reaped_between_two_questions_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not yet reaped when the kernel is asked for its status, and gone when /proc is: the kernel is asked again."""
     nobody = 2**22 + 1  # Above the highest process id that Linux gives.

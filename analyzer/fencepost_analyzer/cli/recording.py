@@ -211,7 +211,9 @@ def _sealed(directory: Path) -> Recording | None:
 def _tell_ran(here: Session, made: Recording, ran: Ran) -> None:
     ended = ran.ended
     for one in ended.killed[:_SHOWN]:
-        here.out.line("killed    ", f"{one.name} (process {one.pid}) by {one.signal}")
+        # One that was gone before it could be looked at has no name.
+        who = f"{one.name} (process {one.pid})" if one.name else f"process {one.pid}, of unknown name,"
+        here.out.line("killed    ", f"{who} by {one.signal}")
     if ended.crashes > _SHOWN:
         here.out.line("          ", f"and {ended.crashes - _SHOWN:,} more processes")
     if ended.left:

@@ -287,7 +287,7 @@ until = { job = "pay-1", attempt = 2, step = "settle" }
         ('until = { job = "pay-1"', 'until = { job = "pay-9"', 40, "strikes job 'pay-9', which is not there"),
         ('name = "mail"', 'name = "mail', 16, "cannot be read as TOML"),
         ('step = "write"\nindex = 1', 'step = "apply"', 38, "can never strike: under policy custom the writes have no"),
-        ('attempt = 1\nstep = "write"', 'attempt = 9\nstep = "write"', 37, "there is no attempt 9"),
+        ('attempt = 1\nstep = "write"', 'attempt = 9\nstep = "write"', 31, "there is no attempt 9"),
         ('step = "settle"', 'step = "renew"', 40, "can never end so: under policy custom there is no renew step"),
     ],
 )

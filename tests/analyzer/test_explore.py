@@ -10,7 +10,7 @@ import pytest
 from analyzer.lab import fencepost
 
 from fencepost_analyzer.catalogue import failure_mode
-from fencepost_analyzer.lab.explore import Exploration, Plan, Unit, around, explore
+from fencepost_analyzer.lab.explore import CHUNK, Exploration, Plan, Unit, around, explore
 from fencepost_analyzer.lab.found import Found
 from fencepost_analyzer.lab.ledger import Ledger
 from fencepost_analyzer.lab.space import Bound, fault_of, following, plain
@@ -179,6 +179,14 @@ def test_too_many_schedules_are_no_certificate() -> None:
     assert explore(many).certified
 
 
+def test_of_three_faults_each_first_one_is_done_by_itself() -> None:
+    """What follows from one is thousands of schedules: they are kept, and told, before the next is begun."""
+    three = explore(plan("naive", Bound(3, 3, 0, 0)), at_most=1)
+    two = explore(plan("naive", Bound(2, 2, 0, 0)), at_most=1)
+    assert (three.explored, two.explored) == (1, min(CHUNK, two.units))
+    assert two.explored > 1
+
+
 @pytest.fixture
 def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -205,6 +213,37 @@ def test_the_command_certifies_a_cure() -> None:
     assert done.code == 0, done.out + done.err
     assert "certified: 0 violations in" in done.out
     assert "up to 2 faults" in done.out
+
+
+@pytest.mark.parametrize(("notes", "words"), [(0, "nothing is kept yet"), (2, "2 of "), (None, "goes on from there")])
+@pytest.mark.usefixtures("recorded")
+def test_an_interrupted_command_says_what_is_kept(
+    monkeypatch: pytest.MonkeyPatch, notes: int | None, words: str
+) -> None:
+    """How many first faults of how many need not be explored again, or that there are none; also when it had not yet
+    come to anything new."""
+    note = Ledger.note
+    numbers = iter(range(1_000))
+
+    def interrupted(self: Ledger, unit: Unit, found: Found) -> None:
+        if next(numbers) == (2 if notes is None else notes):
+            raise KeyboardInterrupt
+        note(self, unit, found)
+
+    monkeypatch.setattr(Ledger, "note", interrupted)
+    arguments = ("explore", "was", "--faults", "1", "--workers", "1")
+    done = fencepost(*arguments)
+    assert done.code == 130
+    if notes is None:
+        monkeypatch.setattr(Plan, "units", _interrupt)
+        done = fencepost(*arguments)
+        assert "what was explored before is kept" in done.err
+    assert words in done.err
+    assert ("goes on from there" in done.err) == (notes != 0)
+
+
+def _interrupt(_: Plan) -> tuple[Unit, ...]:
+    raise KeyboardInterrupt
 
 
 def test_bad_input_is_one_sentence(recorded: Path) -> None:

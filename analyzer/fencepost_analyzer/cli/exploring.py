@@ -93,16 +93,24 @@ def explore(
     folder.mkdir(parents=True, exist_ok=True)
     ledger = Ledger(folder / "progress.jsonl", plan)
     known = ledger.known()
+    kept: tuple[int, int] | None = None
     with here.out.working("exploring …") as say:
+
+        def begun(number: int, units: int) -> None:
+            nonlocal kept
+            kept = number, units
+            say(f"exploring … {number:,} of {units:,} first faults")
 
         def explored(unit: Unit, found: Found, number: int, units: int) -> None:
             ledger.note(unit, found)
-            say(f"exploring … {number:,} of {units:,} first faults")
+            begun(number, units)
 
         try:
-            done = exploring(plan, workers=workers or cores(), known=known, at_most=at_most, explored=explored)
+            done = exploring(
+                plan, workers=workers or cores(), known=known, at_most=at_most, begun=begun, explored=explored
+            )
         except KeyboardInterrupt:
-            here.out.note("what was explored until now is kept: the same command goes on from there")
+            here.out.note(_interrupted(*(kept or (len(known), None))))
             raise
     written = {name: _write(folder, name, done, told.seed) for name in sorted(done.found.shortest)}
     notes = (*told.notes, *placed.homeless)
@@ -114,6 +122,14 @@ def explore(
     steps = [f"run {word(path)} --simulate" for path in list(written.values())[:1]]
     here.out.next_steps(*steps, f"explore {word(run)} --policy safe{own_sql(invariants, mappings)}")
     return done.exit_code
+
+
+def _interrupted(kept: int, units: int | None) -> str:
+    """How much the same command need not explore again. `units` is None until it is known."""
+    if not kept:
+        return "nothing is kept yet, for no first fault was explored to its end: the same command begins anew"
+    of = f"{kept:,} of {units:,} first faults are" if units is not None else "what was explored before is"
+    return f"{of} kept: the same command goes on from there"
 
 
 def _write(folder: Path, name: str, done: Exploration, seed: int) -> Path:

@@ -126,10 +126,12 @@ def explore(
     workers: int = 1,
     known: Mapping[Unit, Found] | None = None,
     at_most: int | None = None,
+    begun: Callable[[int, int], None] = lambda *_: None,
     explored: Callable[[Unit, Found, int, int], None] = lambda *_: None,
 ) -> Exploration:
-    """Explores all units that are not `known`, by `workers` processes; `explored(unit, found, number, of)` is called as
-    each is done. `at_most`: no new unit is begun after so many schedules.
+    """Explores all units that are not `known`, by `workers` processes. `begun(number, of)` is called once it is known
+    how many units there are and how many of them are known, `explored(unit, found, number, of)` as each is done.
+    `at_most`: no new unit is begun after so many schedules.
 
     Raises NotRepeated if a schedule does not repeat itself."""
     units = plan.units()
@@ -138,6 +140,7 @@ def explore(
     for unit in units:
         if unit in done:
             total.add(done[unit])
+    begun(len(done), len(units))
     left = [unit for unit in units if unit not in done]
     for unit, found in _explored(plan, left, workers, lambda: at_most is None or total.schedules < at_most):
         done[unit] = found
@@ -149,8 +152,10 @@ def explore(
 def _explored(
     plan: Plan, units: Sequence[Unit], workers: int, going: Callable[[], bool]
 ) -> Iterator[tuple[Unit, Found]]:
-    # With one fault a unit is one schedule, and a query costs the same for one as for hundreds.
-    size = CHUNK if any(bound.faults > 1 for _, bound in plan.bases) else 4 * CHUNK
+    # With one fault a unit is one schedule, and a query costs the same for one as for hundreds. With three it is
+    # thousands, whose time should not be lost when somebody interrupts.
+    most = max(bound.faults for _, bound in plan.bases)
+    size = 1 if most > 2 else CHUNK if most > 1 else 4 * CHUNK
     chunks = [units[start : start + size] for start in range(0, len(units), size)]
     if workers <= 1:
         for chunk in chunks:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,12 @@ from typing import Any
 import pytest
 from analyzer.lab import fencepost
 
+import fencepost_analyzer
+import fencepost_runtime
 from fencepost_analyzer.catalogue import failure_mode
 from fencepost_analyzer.lab.explore import CHUNK, Exploration, Plan, Unit, around, explore
 from fencepost_analyzer.lab.found import Found
-from fencepost_analyzer.lab.ledger import Ledger
+from fencepost_analyzer.lab.ledger import Ledger, digest, rules
 from fencepost_analyzer.lab.space import Bound, fault_of, following, plain
 from fencepost_runtime.columns import ColumnSink
 from fencepost_runtime.policy import preset
@@ -158,6 +162,48 @@ def test_a_ledger_is_of_one_plan(tmp_path: Path) -> None:
     assert Ledger(path, plan("naive")).known() == {Unit(0, None): Found(schedules=1)}
     for other in (plan("fenced"), plan("naive", Bound(faults=2)), around(under("naive"), 2, FEW)):
         assert Ledger(path, other).known() == {}
+
+
+@pytest.mark.parametrize("damage", ["emptied", "another unit", "unsigned", "another plan's"])
+def test_a_line_that_was_changed_is_explored_again(tmp_path: Path, damage: str) -> None:
+    """Whoever takes the violations out of a ledger, or moves a line, gets no certificate from it."""
+    path, wanted = tmp_path / "progress.jsonl", plan("naive", Bound(1, 1, 0, 0))
+    ledger = Ledger(path, wanted)
+    was = explore(wanted, explored=lambda unit, found, *_: ledger.note(unit, found))
+    assert was.found.violated
+    assert len(ledger.known()) == was.units
+    lines = [json.loads(line) for line in path.read_text().splitlines() if line]
+    for line in lines:
+        if damage == "emptied":
+            line["found"].update(ways=[], broken=0, schedules=line["found"]["schedules"] + 1)
+        elif damage == "another unit":
+            line["unit"]["base"] += 1
+        elif damage == "unsigned":
+            del line["checksum"]
+        else:
+            line["plan"] = digest(plan("fenced"))
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert ledger.known() == Ledger(path, plan("fenced")).known() == {}
+
+
+def test_another_rule_under_the_same_version_is_another_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every SQL file that judges, the runtime's sources and the laboratory's own count."""
+    path = tmp_path / "progress.jsonl"
+    Ledger(path, plan("naive")).note(Unit(0, None), Found(schedules=1))
+    homes = {package: Path(package.__file__ or "").parent for package in (fencepost_analyzer, fencepost_runtime)}
+    analyzer, runtime = (shutil.copytree(home, tmp_path / home.name) for home in homes.values())
+    uncached = rules.__wrapped__
+    assert uncached(analyzer, runtime) == rules()
+    for name in ("invariants/INV-001.sql", "goals/GOAL-001.sql", "views/leases.sql", "lab/space.py", "check.py"):
+        before = uncached(analyzer, runtime)
+        with (analyzer / name).open("a") as stream:
+            stream.write("\n")
+        assert uncached(analyzer, runtime) != before
+    before = uncached(analyzer, runtime)
+    (runtime / "rules.py").write_text("")
+    assert uncached(analyzer, runtime) != before
+    monkeypatch.setattr("fencepost_analyzer.lab.ledger.rules", lambda: "others")
+    assert Ledger(path, plan("naive")).known() == {}
 
 
 def test_faults_travel_as_plain_data() -> None:

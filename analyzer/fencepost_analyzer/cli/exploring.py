@@ -75,7 +75,7 @@ def explore(
     """
     from fencepost_analyzer.lab.explore import around
     from fencepost_analyzer.lab.explore import explore as exploring
-    from fencepost_analyzer.lab.ledger import Ledger, digest
+    from fencepost_analyzer.lab.ledger import Ledger, asked
     from fencepost_analyzer.lab.space import Bound
     from fencepost_analyzer.placing import place
     from fencepost_runtime.policy import preset
@@ -89,7 +89,7 @@ def explore(
     placed = place(scenario, told.inferences)
     bound = Bound(faults, crashes, pauses, losses)
     plan = around(placed.scenario, told.seed, bound, invariants or (), by_lineage=by_lineage)
-    folder = into / f"{told.name}-{digest(plan)[:8]}"
+    folder = into / f"{told.name}-{asked(plan)[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
     ledger = Ledger(folder / "progress.jsonl", plan)
     known = ledger.known()

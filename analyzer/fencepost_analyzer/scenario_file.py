@@ -6,7 +6,9 @@ comment, and never becomes TOML of its own.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import textwrap
 import tomllib
 import unicodedata
@@ -16,7 +18,8 @@ from typing import Any
 
 from fencepost_analyzer import text
 from fencepost_analyzer.errors import AnalyzerError
-from fencepost_analyzer.scenario_lines import line_of, lines_of
+from fencepost_analyzer.scenario_lines import given_twice, line_of, line_of_number, lines_of
+from fencepost_recorder.plainfile import open_plain
 from fencepost_runtime import workloads
 from fencepost_runtime.errors import ScenarioError
 from fencepost_runtime.operations import Effect, Job
@@ -27,6 +30,7 @@ from fencepost_runtime.wording import shown
 MAX_BYTES = 5_000_000
 MIN_SEED, MAX_SEED = -(2**63), 2**63 - 1
 _COLUMNS = 110
+_MAX_DIGITS = 1_000
 _MAX_MARKS = 4
 _DEFAULT = Policy()
 
@@ -92,8 +96,15 @@ def dump(scenario: Scenario, *, seed: int = 0, comments: Sequence[str] = ()) -> 
 
 
 def _content(path: Path) -> str:
-    with path.open("rb") as stream:
-        data = stream.read(MAX_BYTES + 1)
+    try:
+        # A link may stand for a file.
+        with open_plain(os.path.realpath(path)) as stream:
+            data = stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENXIO):
+            raise ScenarioFileError(f"{path} is a pipe or a device, which could be waited for: name a file") from error
+        error.filename = str(path)
+        raise
     if len(data) > MAX_BYTES:
         raise ScenarioFileError(f"{path} is larger than {text.size(MAX_BYTES)}: that is no scenario")
     try:
@@ -104,14 +115,30 @@ def _content(path: Path) -> str:
 
 
 def _parsed(path: Path, content: str) -> Any:
+    as_json = path.suffix == ".json"
     try:
-        return json.loads(content) if path.suffix == ".json" else tomllib.loads(content)
-    except (ValueError, RecursionError) as error:
+        table = json.loads(content) if as_json else tomllib.loads(content)
+    except (json.JSONDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         kind = path.suffix[1:].upper() or "TOML"
         said = "it is too deeply nested" if isinstance(error, RecursionError) else str(error)
         raise ScenarioFileError(
             f"{path}{_syntax_line(error, content)}: this cannot be read as {kind}: {said}"
         ) from error
+    except ValueError as error:
+        # Of a text that is well formed as far as it was read, Python refuses only what costs it too much to read.
+        raise _too_long(path, line_of_number(content, path.suffix, _MAX_DIGITS)) from error
+    if as_json and (twice := given_twice(content)) is not None:
+        key, on = twice
+        raise ScenarioFileError(f"{path}:{on}: the key {shown(key)} is given twice: keep one of them")
+    # In a base that Python reads at any length, but does not write.
+    if (line := line_of_number(content, path.suffix, _MAX_DIGITS)) is not None:
+        raise _too_long(path, line)
+    return table
+
+
+def _too_long(path: Path, line: int | None) -> ScenarioFileError:
+    where = f"{path}:{line}" if line is not None else str(path)
+    return ScenarioFileError(f"{where}: this number has {_MAX_DIGITS:,} digits or more: a scenario takes none as large")
 
 
 def _syntax_line(error: Exception, content: str) -> str:

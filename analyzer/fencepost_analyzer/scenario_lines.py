@@ -10,6 +10,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 
 Path = tuple[str | int, ...]
 
@@ -21,6 +22,8 @@ _TOML = (
     + r"'[^'\n]*'|#[^\n]*|[A-Za-z0-9_.:+-]+|\n|."
 )
 _JSON = r'"(?:\\.|[^"\\])*"|[A-Za-z0-9_.+-]+|\n|.'
+# Of these, only what tells keys, their objects and lines: of a large file the rest is passed over.
+_KEYS = r'"(?:\\.|[^"\\])*"|[{}:\n]'
 _BLANK = (" ", "\t", "\r")
 
 
@@ -44,6 +47,35 @@ def line_of(lines: Mapping[Path, int], path: Sequence[str | int]) -> tuple[int |
         if inner in lines:
             return lines[inner], inner
     return None, ()
+
+
+def given_twice(content: str) -> tuple[str, int] | None:
+    """The first key that an object of a JSON text has a second time, and on which line: json would keep the last."""
+    objects: list[set[str]] = []
+    tokens = [token for token in _tokens(_KEYS, content) if token[0] != "\n"]
+    for (token, line), (after, _) in pairwise(tokens):
+        if token == "{":
+            objects.append(set())
+        elif token == "}":
+            objects.pop()
+        elif after == ":":
+            key = json.loads(token)
+            if key in objects[-1]:
+                return key, line
+            objects[-1].add(key)
+    return None
+
+
+def line_of_number(content: str, suffix: str, digits: int) -> int | None:
+    """The line of the first whole number that has at least so many digits, in whatever base it is written."""
+    number = re.compile(rf"[+-]?(?:0[xob])?[0-9A-Fa-f_]{{{digits},}}")
+    if not number.search(content):
+        return None
+    tokens = [*_tokens(_JSON if suffix == ".json" else _TOML, content), ("\n", 0)]
+    # A key of TOML may look like one.
+    return next(
+        (line for (token, line), (after, _) in pairwise(tokens) if after != "=" and number.fullmatch(token)), None
+    )
 
 
 def _tokens(pattern: str, content: str) -> list[tuple[str, int]]:

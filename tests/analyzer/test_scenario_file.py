@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,7 @@ from random_scenarios import random_scenario
 
 from fencepost_analyzer.catalogue import failure_modes
 from fencepost_analyzer.scenario_file import ScenarioFileError, dump, load
-from fencepost_analyzer.scenario_lines import line_of, lines_of
+from fencepost_analyzer.scenario_lines import line_of, line_of_number, lines_of
 from fencepost_runtime.operations import Effect, Job
 from fencepost_runtime.policy import Policy, preset, presets
 from fencepost_runtime.scenario import Fault, Point, Queue, Scenario, lacking, surplus
@@ -341,6 +342,64 @@ def test_what_is_no_text_and_what_is_too_large_is_refused(tmp_path: Path) -> Non
     path.with_suffix(".json").write_text("[" * 100_000)
     with pytest.raises(ScenarioFileError, match="nested"):
         load(path.with_suffix(".json"))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('{"id": "a",\n "id": "b"}', "s.json:2: the key 'id' is given twice"),
+        ('{"faults": [{"at": {"attempt": 1}, "attempt": 1,\n "\\u0061ttempt"\n: 2}]}', "s.json:2: the key 'attempt'"),
+        ('{"id": "a", "faults": [{"id": "\\"}{"}, {"id": {"id": 1}}],\n"id":1}', "s.json:2: the key 'id'"),
+    ],
+)
+def test_no_key_of_json_is_taken_by_chance(tmp_path: Path, content: str, words: str) -> None:
+    """One that an object has twice, however it is written, is refused as TOML refuses it: exit code 2, its line."""
+    path = tmp_path / "s.json"
+    path.write_text(content)
+    done = fencepost("run", path, "--simulate", "--recordings", tmp_path / "own")
+    assert done.code == 2 and one_line(done.err)
+    assert words in done.err
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "number"),
+    [
+        ("s.toml", 'id = "a"\nseed = ', "1" * 5_000),
+        ("s.toml", 'id = "a"\nseed = ', "-" + "1_" * 5_000 + "1"),
+        ("s.toml", 'id = "a"\nseed = ', "0x" + "f" * 5_000 + WRONG.partition("seed = 3")[2]),
+        ("s.json", '{"id": "a",\n"seed": ', "1" * 5_000 + "}"),
+    ],
+)
+def test_a_number_without_end_is_told_by_its_line(tmp_path: Path, name: str, before: str, number: str) -> None:
+    """Decimal or not: one that Python would not read, or could not show, is a plain sentence."""
+    path = tmp_path / name
+    path.write_text(before + number)
+    done = fencepost("run", path, "--simulate", "--recordings", tmp_path / "own")
+    assert done.code == 2 and one_line(done.err)
+    assert done.err.startswith(f"fencepost: {path}:2: this number has 1,000 digits or more")
+
+
+def test_digits_that_are_no_number_are_left_alone() -> None:
+    """In a text, a comment, a key: nothing of these is a number."""
+    digits = "1" * 5_000
+    assert line_of_number(f"a = \"{digits}\" # {digits}\n{digits} = '''\n{digits}'''", ".toml", 1_000) is None
+    assert line_of_number(f'{{"{digits}": "{digits}"}}', ".json", 1_000) is None
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    """Only a file is read, or a link to one; what it is called stays as it was given."""
+    path = tmp_path / "pipe.toml"
+    os.mkfifo(path)
+    done = fencepost("run", path, "--simulate", "--recordings", tmp_path / "own")
+    assert done.code == 2 and one_line(done.err)
+    assert f"{path} is a pipe or a device" in done.err
+    link = tmp_path / "link.toml"
+    link.symlink_to(tmp_path / "file.toml")
+    with pytest.raises(FileNotFoundError) as caught:
+        load(link)
+    assert caught.value.filename == str(link)
+    (tmp_path / "file.toml").write_text(dump(failure_modes()["FM-002"].scenario))
+    assert load(link) == (failure_modes()["FM-002"].scenario, 0)
 
 
 def _possible(scenario: Scenario) -> Scenario:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
+from analyzer.lab import fencepost
 
 from fencepost_analyzer.catalogue import failure_modes
 from fencepost_analyzer.lab.explore import Exploration, around, explore
@@ -36,6 +38,25 @@ def test_what_was_chosen_certifies_nothing() -> None:
     everything, chosen = both(failure_modes()["FM-003"].scenario.with_policy(preset("safe")), Bound(1, 1, 0, 0))
     assert (everything.certified, everything.exit_code) == (True, 0)
     assert (chosen.certified, chosen.exit_code) == (False, 3)
+
+
+def test_what_lineage_saves_is_counted() -> None:
+    """With one crash every schedule is tried or left out; of what leaves the same behind there is as much as ever."""
+    everything, chosen = both(failure_modes()["FM-003"].scenario.with_policy(preset("safe")), Bound(1, 1, 0, 0))
+    assert chosen.found.left_out_by_lineage > 0
+    assert chosen.found.schedules + chosen.found.left_out_by_lineage == everything.found.schedules
+    assert chosen.found.equivalent == everything.found.equivalent
+    assert everything.found.left_out_by_lineage == 0
+
+
+def test_the_command_says_what_lineage_saved(tmp_path: Path) -> None:
+    """In words and as data, also where it comes from what was explored before."""
+    arguments = ("explore", "FM-003", "--faults", "1", "--lineage", "--workers", "1", "--into", tmp_path)
+    told = fencepost(*arguments, "--json").json["left_out_by_lineage"]
+    assert told > 0
+    assert f"Lineage left out {told:,} schedules that an exhaustive search would have gone on from" in " ".join(
+        fencepost(*arguments).out.split()
+    )
 
 
 @pytest.mark.campaign

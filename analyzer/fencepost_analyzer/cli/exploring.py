@@ -152,7 +152,8 @@ def _print(
     out.line(bold("violated: " if found.broken else "certified: " if done.certified else "unknown: "), head)
     out.line(dim(f"policy {policies}, seed {done.plan.seed}; {found.equivalent:,} more leave the same behind"))
     if done.plan.by_lineage:
-        out.line("Chosen by lineage, so not all of them: without --lineage all are run.")
+        saved = text.counted(found.left_out_by_lineage, "schedule")
+        out.line(f"Lineage left out {saved} that an exhaustive search would have gone on from; without it all are run.")
     if not done.complete:
         out.line(f"Not all: {done.explored:,} of {done.units:,} first faults were explored; raise --at-most to go on.")
     if found.overdue:

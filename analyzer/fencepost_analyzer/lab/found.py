@@ -44,11 +44,13 @@ class Broken:
 @dataclass(slots=True)
 class Found:
     """What became of some schedules. `equivalent`: those that were not judged, since another stands for the same
-    history. `broken`: those in which anything is violated; `ways`: by which kinds of faults each invariant breaks;
-    `undecided`: by invariant."""
+    history. `left_out_by_lineage`: those with one fault more that lineage did not try; what would have followed from
+    these is in no count. `broken`: those in which anything is violated; `ways`: by which kinds of faults each invariant
+    breaks; `undecided`: by invariant."""
 
     schedules: int = 0
     equivalent: int = 0
+    left_out_by_lineage: int = 0
     events: int = 0
     overdue: int = 0
     broken: int = 0
@@ -75,6 +77,7 @@ class Found:
     def add(self, other: Found) -> None:
         self.schedules += other.schedules
         self.equivalent += other.equivalent
+        self.left_out_by_lineage += other.left_out_by_lineage
         self.events += other.events
         self.overdue += other.overdue
         self.broken += other.broken
@@ -89,6 +92,7 @@ class Found:
         return {
             "schedules": self.schedules,
             "equivalent": self.equivalent,
+            "left_out_by_lineage": self.left_out_by_lineage,
             "events": self.events,
             "overdue": self.overdue,
             "broken": self.broken,
@@ -113,6 +117,7 @@ class Found:
         return cls(
             schedules=int(data["schedules"]),
             equivalent=int(data["equivalent"]),
+            left_out_by_lineage=int(data["left_out_by_lineage"]),
             events=int(data["events"]),
             overdue=int(data["overdue"]),
             broken=int(data["broken"]),

@@ -6,12 +6,15 @@ its history. Whether a fault struck is read from its spans, too, never taken fro
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from fencepost_analyzer.announced import SCOPE
 from fencepost_analyzer.case import Case, open_case
+from fencepost_analyzer.database import resource
 from fencepost_analyzer.placing import place, unstruck
 from fencepost_analyzer.replay import Replay, verify
 from fencepost_analyzer.retelling import Retelling, retell
@@ -29,7 +32,8 @@ class Live:
     work and faults in the simulator, `after` the live run, whose own replay is `verified`.
 
     `mode`: `same` under the recorded policies, `fork` under others. `expected`: the invariants that the recording
-    breaks and a live run can break. `moved` and `homeless` as of a fork; `doubts`: why the live run's verdicts would
+    breaks and a live run can break. `recorded_on` and `ran_on`: the database systems of the recording and of the live
+    run, as `system_of` answers them. `moved` and `homeless` as of a fork; `doubts`: why the live run's verdicts would
     show nothing, faults that never struck among them."""
 
     mode: Literal["same", "fork"]
@@ -45,6 +49,8 @@ class Live:
     moved: tuple[str, ...]
     homeless: tuple[str, ...]
     doubts: tuple[str, ...]
+    recorded_on: str | None
+    ran_on: str | None
 
     @property
     def agrees(self) -> bool:
@@ -67,6 +73,8 @@ class Live:
             "mode": f"live-{self.mode}",
             "recording": self.recording,
             "live": self.live,
+            "recorded_on": self.recorded_on,
+            "ran_on": self.ran_on,
             "policies": dict(self.policies),
             "faults": list(self.faults),
             "moved": list(self.moved),
@@ -100,7 +108,7 @@ def live(
     with open_case(made, invariants=case.invariants, mappings=case.mappings) as again:
         verified = verify(again)
         excused, missed = unstruck(_left(placed.scenario, retell(again)), placed.scenario)
-        after = again.report
+        after, ran_on = again.report, system_of(again)
     return Live(
         mode="same" if policy is None and not fields else "fork",
         recording=case.recording.id,
@@ -115,7 +123,19 @@ def live(
         moved=placed.moved,
         homeless=(*placed.homeless, *excused),
         doubts=tuple(_doubts(told, verified, missed)),
+        recorded_on=system_of(case),
+        ran_on=ran_on,
     )
+
+
+def system_of(case: Case) -> str | None:
+    """The database system that a run of the reference runtime says kept its queue, by the name that OpenTelemetry gives
+    it and as untrusted as all that a recording says; None if it says none, as a simulated run, or is no such run."""
+    if case.announced is None:
+        return None
+    ((attributes,),) = case.connection.execute(resource("stories/announced.sql"), {"scope": SCOPE}).fetchall()
+    said = json.loads(attributes).get("db.system.name")
+    return None if said is None else str(said)
 
 
 def _doubts(told: Retelling, verified: Replay, missed: Iterable[str]) -> Iterator[str]:

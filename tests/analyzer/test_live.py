@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from analyzer.lab import fencepost
+from analyzer.lab import edit, fencepost, one_line
 
 from fencepost_analyzer.case import open_case
 from fencepost_analyzer.catalogue import failure_mode, failure_modes
@@ -63,6 +63,7 @@ def test_the_command_says_all_three_verdicts(tmp_path: Path) -> None:
     assert done.code == 0, done.err
     for said in ("recorded", "simulated", "live", "INV-003", "again"):
         assert said in done.out
+    assert "the live run was on SQLite, the recording in the simulator" in done.out
     assert fencepost("check", "again", "--recordings", tmp_path).code == 1
 
 
@@ -72,3 +73,16 @@ def test_an_id_without_a_live_run_is_refused(tmp_path: Path) -> None:
     done = fencepost("replay", "was", "--id", "again", "--recordings", tmp_path)
     assert done.code == 2
     assert "--live" in done.err
+
+
+def test_a_database_system_that_nobody_knows_is_never_taken_for_another(tmp_path: Path) -> None:
+    """A recording of a run on a database that is neither of ours is refused in one sentence, until one is chosen."""
+    run_simulated(failure_mode("FM-002").scenario, tmp_path, recording_id="was", seed=1)
+    fencepost("export", "was", "--recordings", tmp_path, "--output", tmp_path / "was.jsonl")
+    said = '{"key":"job.scenario.id","value":'
+    other = '{"key":"db.system.name","value":{"stringValue":"oracle"}},'
+    edit(tmp_path / "was.jsonl", said, other + said)
+    fencepost("import", tmp_path / "was.jsonl", "--recordings", tmp_path, "--id", "oracle")
+    done = fencepost("replay", "oracle", "--live", "--recordings", tmp_path)
+    assert (done.code, done.out, one_line(done.err)) == (2, "", True)
+    assert "ran on 'oracle'" in done.err and "--backend sqlite or --backend postgres" in done.err

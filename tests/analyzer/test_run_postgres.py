@@ -153,3 +153,61 @@ def test_a_run_whose_database_is_lost_keeps_what_it_recorded(postgres: str, here
     assert "what it did until then is in recording mine" in err
     assert open_recording(Path("recordings", "mine")).manifest.spans > 3
     assert schemas(postgres) == before
+
+
+def test_a_live_replay_runs_where_the_recording_ran(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`replay --live` of a run on PostgreSQL runs on PostgreSQL, by what --database or the environment names, leaves
+    nothing there, and says on which database it was; so says its own recording."""
+    before = schemas(postgres)
+    fencepost("run", "FM-002", "--backend", "postgres", "--database", postgres, "--id", "pg")
+    done = fencepost("replay", "pg", "--live", "--database", postgres, "--id", "again")
+    assert (done.code, done.err) == (0, "")
+    assert "the live run was on PostgreSQL, as the recording was" in done.out
+    assert systems("again") == {"scenario": "postgresql", "write": "postgresql"}
+    monkeypatch.setenv("FENCEPOST_POSTGRES", postgres)
+    made = fencepost("replay", "pg", "--live", "--policy", "fenced", "--json").json
+    assert (made["recorded_on"], made["ran_on"]) == ("postgresql", "postgresql")
+    assert systems(made["live"])["scenario"] == "postgresql"
+    assert schemas(postgres) == before
+
+
+def test_a_live_replay_runs_on_another_database_when_told_to(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--backend decides against the recording, and a simulated one or one on SQLite runs on SQLite by itself, whatever
+    the environment names."""
+    monkeypatch.setenv("FENCEPOST_POSTGRES", postgres)
+    fencepost("run", "FM-002", "--backend", "postgres", "--id", "pg")
+    fencepost("run", "FM-002", "--simulate", "--id", "virtual")
+    for recording, words, said, system in (
+        ("pg", ("--backend", "sqlite"), "on SQLite, the recording on PostgreSQL", "sqlite"),
+        ("virtual", (), "on SQLite, the recording in the simulator", "sqlite"),
+        ("virtual", ("--backend", "postgres"), "on PostgreSQL, the recording in the simulator", "postgresql"),
+    ):
+        name = f"{recording}-on-{system}"
+        done = fencepost("replay", recording, "--live", *words, "--id", name)
+        assert (done.code, done.err) == (0, "")
+        assert f"the live run was {said}" in done.out
+        assert systems(name)["scenario"] == system
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--live",), "recording pg ran on PostgreSQL: name a database by --database postgresql://user@host"),
+        (("--live",), "or in $FENCEPOST_POSTGRES, or add --backend sqlite"),
+        (("--live", "--backend", "sqlite", "--database", "{owner}"), "add --backend postgres"),
+        (("--live", "--database", "{guest}"), "the password into $PGPASSWORD"),
+        (("--live", "--database", "{visitor}"), "GRANT CREATE ON DATABASE"),
+        (("--backend", "postgres"), "--backend says on which database a live replay runs: use it with --live"),
+        (("--policy", "safe", "--database", "{owner}"), "--database says on which database a live replay runs"),
+    ],
+)
+def test_a_live_replay_that_cannot_be_is_one_sentence(postgres: str, words: tuple[str, ...], said: str) -> None:
+    """No server for a recording of PostgreSQL, one too many, one that cannot be used, or a database for the simulator:
+    exit code 2, one sentence with the way out, and nothing is recorded."""
+    fencepost("run", "FM-003", "--backend", "postgres", "--database", postgres, "--id", "pg")
+    known = {"owner": postgres, "guest": as_role(postgres, GUEST, PASSWORD), "visitor": as_role(postgres, VISITOR)}
+    done = fencepost("replay", "pg", *(word.format(**known) for word in words))
+    assert (done.code, done.out, one_line(done.err)) == (2, "", True)
+    assert said in done.err
+    assert SECRET not in done.err
+    assert [one.name for one in Path("recordings").iterdir()] == ["pg"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,15 +21,20 @@ from fencepost_analyzer.cli.options import (
     own_sql,
     session,
 )
-from fencepost_analyzer.render import word
+from fencepost_analyzer.cli.recordings import POSTGRES, Backend, _postgres
+from fencepost_analyzer.render import dim, word
 from fencepost_analyzer.reports import print_fork, print_live, print_verify
 from fencepost_analyzer.verdicts import exit_code
 
 if TYPE_CHECKING:
     from fencepost_analyzer.case import Case
+    from fencepost_analyzer.live import Live
     from fencepost_recorder import Recording
     from fencepost_runtime.policy import Policy
     from fencepost_runtime.scenario import Scenario
+
+# By the names of OpenTelemetry: what a run says of its database, as the option that asks for it and in words.
+_SYSTEMS = {"sqlite": (Backend.SQLITE, "SQLite"), "postgresql": (Backend.POSTGRES, "PostgreSQL")}
 
 
 def register(app: typer.Typer) -> None:
@@ -43,6 +49,19 @@ def replay(
     live: Annotated[
         bool, typer.Option("--live", help="On real processes, as a new recording, instead of in the simulator.")
     ] = False,
+    backend: Annotated[
+        Backend | None,
+        typer.Option("--backend", help="The database of the live run's queue.  [default: that of the recording]"),
+    ] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            "--database",
+            metavar="DSN",
+            help=f"PostgreSQL's connection string, without a password.  [default: ${POSTGRES}]",
+            show_default=False,
+        ),
+    ] = None,
     recording_id: Annotated[
         str | None,
         typer.Option("--id", metavar="ID", help="The live recording's id.  [default: made from time and name]"),
@@ -60,11 +79,13 @@ def replay(
       fencepost replay latest --set lease_ms=5000    fork: the recorded policy with one field changed
       fencepost replay latest --live                 the same work and faults on real processes, as a new recording
       fencepost replay latest --live --policy safe   the same under another policy
+      fencepost replay latest --live --backend postgres --database postgresql://me@localhost/test
 
     Exit code of a verify: 0 the histories are equal, 1 they are not. Of a fork: 0 every promise holds under the other
     policy, 1 some are broken, 3 nothing can be said. With --live the verdicts are those of the new recording, which is
     verified as well; without another policy, 0 says that it breaks what the recording breaks, 1 that it does not. A
-    fault that never struck live is said, and then nothing is shown: 3.
+    fault that never struck live is said, and then nothing is shown: 3. A live run uses the database system that the
+    recording ran on, SQLite if that was simulated; a recording never says where a PostgreSQL server is.
 
     Runs of `fencepost run` can be replayed, imports cannot. Invariants of your own are judged in the replay, too; those
     that rest on spans of other scopes are unknown there, for neither the simulator nor a live run makes these.
@@ -78,9 +99,9 @@ def replay(
     own = own_sql(invariants, mappings)
     if live:
         with here.case(run, invariants, mappings) as case:
-            return _live(here, case, chosen, wanted, recording_id)
-    if recording_id is not None:
-        raise UsageError("--id names the recording of a live replay: use it with --live")
+            postgres = _database(case, backend, database)
+            return _live(here, case, chosen, wanted, recording_id, postgres)
+    _only_live(recording_id, backend, database)
     with here.out.working("replaying …"), here.case(run, invariants, mappings) as case:
         fork = chosen is not None or wanted
         done = replaying.fork(case, chosen, wanted or None) if fork else replaying.verify(case)
@@ -100,12 +121,49 @@ def replay(
     return exit_code("unknown") if done.doubts and not done.after.exit_code else done.after.exit_code
 
 
-def _live(here: Session, case: Case, policy: Policy | None, wanted: dict[str, Any], recording_id: str | None) -> int:
+def _only_live(recording_id: str | None, backend: Backend | None, database: str | None) -> None:
+    """Raises UsageError for what only a live replay could heed."""
+    if recording_id is not None:
+        raise UsageError("--id names the recording of a live replay: use it with --live")
+    for given, name in ((backend, "--backend"), (database, "--database")):
+        if given is not None:
+            raise UsageError(f"{name} says on which database a live replay runs: use it with --live")
+
+
+def _database(case: Case, backend: Backend | None, database: str | None) -> str | None:
+    """The connection string of the PostgreSQL database to run on, None for SQLite: what was asked for, else the system
+    that the recording ran on. Raises UsageError and BackendError."""
+    from fencepost_analyzer.live import system_of
+
+    if backend is None:
+        system = system_of(case) or "sqlite"
+        if system not in _SYSTEMS:
+            raise UsageError(
+                f"recording {case.recording.id} says that it ran on {system[:60]!r}, where no live run can "
+                "be: choose by --backend sqlite or --backend postgres"
+            )
+        backend, _ = _SYSTEMS[system]
+        if backend is Backend.POSTGRES and not (database or os.environ.get(POSTGRES)):
+            raise UsageError(
+                f"recording {case.recording.id} ran on PostgreSQL: name a database by --database "
+                f"postgresql://user@host:5432/database, or in ${POSTGRES}, or add --backend sqlite to run it on SQLite"
+            )
+    return _postgres(backend, database, simulate=False)
+
+
+def _live(
+    here: Session,
+    case: Case,
+    policy: Policy | None,
+    wanted: dict[str, Any],
+    recording_id: str | None,
+    postgres: str | None,
+) -> int:
     from fencepost_analyzer.live import live
     from fencepost_analyzer.run import run_processes
 
     def run(scenario: Scenario, seed: int) -> Recording:
-        return run_processes(scenario, here.recordings, recording_id=recording_id, seed=seed)
+        return run_processes(scenario, here.recordings, recording_id=recording_id, seed=seed, postgres=postgres)
 
     with here.out.working("running it on real processes …"):
         done = live(case, run, policy, wanted or None)
@@ -113,6 +171,20 @@ def _live(here: Session, case: Case, policy: Policy | None, wanted: dict[str, An
         here.out.document(done.to_dict())
     else:
         print_live(here.out, done)
+        here.out.line(dim(_where(done)))
         here.out.blank()
         here.out.next_steps(f"show {word(done.live)}", f"check {word(done.live)}", f"replay {word(done.live)}")
     return done.exit_code
+
+
+def _where(done: Live) -> str:
+    """On which databases the two runs were, as they say it themselves."""
+    if done.recorded_on is None:
+        return f"the live run was on {_words(done.ran_on)}, the recording in the simulator"
+    if done.recorded_on == done.ran_on:
+        return f"the live run was on {_words(done.ran_on)}, as the recording was"
+    return f"the live run was on {_words(done.ran_on)}, the recording on {_words(done.recorded_on)}"
+
+
+def _words(system: str | None) -> str:
+    return _SYSTEMS[system][1] if system in _SYSTEMS else str(system)[:60]

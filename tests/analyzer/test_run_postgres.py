@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ from fencepost_recorder import open_recording
 
 SECRET = "s3cret"
 QUEUE = '[[queues]]\nname = "q"\nworkload = "background"\njobs = 1\nworkers = 1\n'
+SLOW = '[[faults]]\nkind = "slow"\njob = "mail-1"\nstep = "work"\nindex = 0\nat_most_ms = 600000\n'
+HOW_TO = Path(__file__).parents[2] / "docs" / "how-to" / "record-a-run.md"
 SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'fencepost'"
 
 
@@ -137,8 +141,7 @@ def test_a_run_whose_database_is_lost_keeps_what_it_recorded(postgres: str, here
     """When the server ends all connections of a run, the run fails in one sentence, what was recorded until then is
     sealed, and no schema stays."""
     before = schemas(postgres)
-    fault = '[[faults]]\nkind = "slow"\njob = "mail-1"\nstep = "work"\nindex = 0\nat_most_ms = 600000\n'
-    Path("slow.toml").write_text(f'id = "slow"\n{QUEUE}{fault}', "utf-8")
+    Path("slow.toml").write_text(f'id = "slow"\n{QUEUE}{SLOW}', "utf-8")
     env = {**os.environ, "FENCEPOST_POSTGRES": postgres}
     process = spawn("run", "slow.toml", "--backend", "postgres", "--id", "mine", env=env)
     with psycopg.connect(postgres, autocommit=True) as administrator:
@@ -152,6 +155,30 @@ def test_a_run_whose_database_is_lost_keeps_what_it_recorded(postgres: str, here
     assert "The run failed (The queue's database refused to be read: terminating connection" in err
     assert "what it did until then is in recording mine" in err
     assert open_recording(Path("recordings", "mine")).manifest.spans > 3
+    assert schemas(postgres) == before
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_what_a_killed_run_leaves_in_the_database_is_found_as_the_page_says(
+    postgres: str, here: Path, end: signal.Signals
+) -> None:
+    """SIGKILL or SIGTERM of fencepost leaves the run's schema; the how-to page's one line of SQL names it once nobody
+    is in it, not before, and what the line answers drops it."""
+    before = schemas(postgres)
+    (line,) = re.findall(r"```sql\n(SELECT .*)\n```", HOW_TO.read_text("utf-8"))
+    Path("slow.toml").write_text(f'id = "slow"\n{QUEUE}{SLOW}', "utf-8")
+    env = {**os.environ, "FENCEPOST_POSTGRES": postgres}
+    process = spawn("run", "slow.toml", "--backend", "postgres", "--id", "mine", env=env)
+    with psycopg.connect(postgres, autocommit=True) as administrator:
+        until(lambda: leased(here), "the run at its work")
+        assert administrator.execute(line).fetchall() == []
+        os.killpg(process.pid, end)
+        process.communicate(timeout=30)
+        until(lambda: administrator.execute(SESSIONS).fetchone() == (0,), "the end of the run's sessions")
+        ((left,),) = [one for one in schemas(postgres) if one not in before]
+        ((drop,),) = administrator.execute(line).fetchall()
+        assert drop == f"DROP SCHEMA {left} CASCADE;"
+        administrator.execute(drop)
     assert schemas(postgres) == before
 
 

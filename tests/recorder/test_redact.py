@@ -148,9 +148,7 @@ def test_a_list_of_blanks_is_an_error(directory: Path, monkeypatch: pytest.Monke
         RecordingSpanProcessor(directory / "wal")
 
 
-def test_what_the_supervisor_saw_is_evidence_whatever_is_kept(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_supervisor_saw_is_evidence_whatever_is_kept(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A death without pid and signal would end nobody's attempt."""
     monkeypatch.setenv(KEEP_VARIABLE, "job.*")
     told = Told(directory / "wal")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import enum
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fencepost_analyzer import text
+from fencepost_analyzer.cli.backends import POSTGRES, Backend, server
 from fencepost_analyzer.cli.failures import UsageError
 from fencepost_analyzer.cli.options import AsJson, Changes, PolicyName, Recordings, Run, changes, session
 from fencepost_analyzer.render import Column, Styled, bold, command, dim
@@ -21,12 +20,6 @@ if TYPE_CHECKING:
     from fencepost_runtime.scenario import Scenario
 
 _STATES = {"sealed": "green", "unsealed": "yellow", "damaged": "bold red"}
-POSTGRES = "FENCEPOST_POSTGRES"
-
-
-class Backend(enum.StrEnum):
-    SQLITE = "sqlite"
-    POSTGRES = "postgres"
 
 
 def register(app: typer.Typer) -> None:
@@ -96,7 +89,7 @@ def run(
     chosen, own_seed = _scenario(scenario, near_miss=near_miss)
     seed = own_seed if seed is None else seed
     chosen = _under(chosen, policy, changes(changed))
-    runner, where = _runner(simulate, _postgres(backend, database, simulate))
+    runner, where = _runner(simulate, server(backend, database, simulate=simulate))
     with here.out.working(f"running {chosen.id} {where} …"):
         try:
             made = runner(chosen, here.recordings, recording_id=recording_id, seed=seed)
@@ -214,30 +207,6 @@ def _runner(simulate: bool, postgres: str | None) -> tuple[Callable[..., Recordi
         return run_simulated, "in the simulator"
     over = " over PostgreSQL" if postgres is not None else ""
     return partial(run_processes, postgres=postgres), f"on real processes{over}"
-
-
-def _postgres(backend: Backend, database: str | None, simulate: bool) -> str | None:
-    """The connection string of the PostgreSQL database that is asked for. Raises UsageError and BackendError."""
-    if backend is not Backend.POSTGRES:
-        if database is not None:
-            raise UsageError("--database is a PostgreSQL database: add --backend postgres to run on it")
-        return None
-    if simulate:
-        raise UsageError("--simulate has no database: leave out --simulate, or --backend postgres")
-    found = database or os.environ.get(POSTGRES)
-    if not found:
-        raise UsageError(
-            "--backend postgres needs a database: name it by --database postgresql://user@host:5432/database, or in "
-            f"${POSTGRES}"
-        )
-    from fencepost_runtime.backends import has_password
-
-    if has_password(found) and database:
-        raise UsageError(
-            "--database has a password, which everybody on this machine could read in the list of processes: put the "
-            f"connection string into ${POSTGRES}, or the password into $PGPASSWORD or ~/.pgpass"
-        )
-    return found
 
 
 def _scenario(name: str, *, near_miss: bool) -> tuple[Scenario, int]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fencepost_analyzer.cli.backends import POSTGRES, Backend, server
 from fencepost_analyzer.cli.failures import UsageError
 from fencepost_analyzer.cli.options import (
     AsJson,
@@ -21,7 +22,6 @@ from fencepost_analyzer.cli.options import (
     own_sql,
     session,
 )
-from fencepost_analyzer.cli.recordings import POSTGRES, Backend, _postgres
 from fencepost_analyzer.render import dim, word
 from fencepost_analyzer.reports import print_fork, print_live, print_verify
 from fencepost_analyzer.verdicts import exit_code
@@ -148,7 +148,7 @@ def _database(case: Case, backend: Backend | None, database: str | None) -> str 
                 f"recording {case.recording.id} ran on PostgreSQL: name a database by --database "
                 f"postgresql://user@host:5432/database, or in ${POSTGRES}, or add --backend sqlite to run it on SQLite"
             )
-    return _postgres(backend, database, simulate=False)
+    return server(backend, database)
 
 
 def _live(

@@ -53,9 +53,7 @@ def long_enough(scenario: Scenario, bound: Bound) -> int:
     """Milliseconds in which the scenario comes to its end, whatever strikes it within the bound: each fault may cost a
     job every lease that its policy grants, and a pause. Simulated time costs nothing; a file holds an hour at most."""
     faults = len(scenario.faults) + bound.faults
-    lasting = max(
-        (one.policy.max_attempts + 1) * max(_long(one.policy), _stuck(one.policy)) for one in scenario.queues
-    )
+    lasting = max((one.policy.max_attempts + 1) * max(_long(one.policy), _stuck(one.policy)) for one in scenario.queues)
     return min(MAX_MS, scenario.at_most_ms + faults * lasting)
 
 

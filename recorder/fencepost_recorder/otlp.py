@@ -185,8 +185,13 @@ def _traces(document: Any, source: Source, where: str) -> Iterator[Item]:
     if not isinstance(document, dict):
         yield Poison(f"{where} is no OTLP object", lost=None)
         return
+    document = _unwrapped(document)
     spans = otlpjson.get(document, "resourceSpans")
     if spans is None:
+        if isinstance(document.get("data"), list):
+            raise ImportFailed(
+                f"{source.name} is Jaeger's own JSON, which is not OTLP: ask Jaeger for it by /api/v3/traces/TRACE_ID"
+            )
         other = next((name for name in _OTHERS if otlpjson.get(document, name) is not None), None)
         if other is not None:
             yield Skipped(other.removeprefix("resource").lower())
@@ -194,6 +199,19 @@ def _traces(document: Any, source: Source, where: str) -> Iterator[Item]:
             yield Poison(f"{where} holds no resourceSpans", lost=None)
         return
     yield from _guarded(document, "resourceSpans", where, _resource)
+
+
+def _unwrapped(document: dict[str, Any]) -> dict[str, Any]:
+    """The OTLP object in an answer of Jaeger's /api/v3/traces ({"result": …}), of Tempo's /api/v2/traces ({"trace": …})
+    and /api/traces ({"batches": […]}); itself where it is none of these."""
+    for name in ("result", "trace"):
+        inner = document.get(name)
+        if otlpjson.get(document, "resourceSpans") is None and isinstance(inner, dict):
+            document = inner
+    batches = document.get("batches")
+    if otlpjson.get(document, "resourceSpans") is None and isinstance(batches, list):
+        return {"resourceSpans": batches}
+    return document
 
 
 def _guarded(values: Any, name: str, where: str, inner: Callable[[Any, str], Iterator[Item]]) -> Iterator[Item]:

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import enum
 import os
+from typing import Annotated
+
+import typer
 
 from fencepost_analyzer.cli.failures import UsageError
 
 # Holds a connection string, which may have a password.
 POSTGRES = "FENCEPOST_POSTGRES"
+Database = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        metavar="DSN",
+        help=f"PostgreSQL's connection string, without a password.  [default: ${POSTGRES}]",
+        show_default=False,
+    ),
+]
 
 
 class Backend(enum.StrEnum):

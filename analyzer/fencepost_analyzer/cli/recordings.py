@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fencepost_analyzer import text
-from fencepost_analyzer.cli.backends import POSTGRES, Backend, server
+from fencepost_analyzer.cli.backends import Backend, Database, server
 from fencepost_analyzer.cli.failures import UsageError
 from fencepost_analyzer.cli.options import AsJson, Changes, PolicyName, Recordings, Run, changes, session
 from fencepost_analyzer.render import Column, Styled, bold, command, dim
@@ -45,15 +45,7 @@ def run(
     backend: Annotated[
         Backend, typer.Option("--backend", help="The database of the processes' queue.")
     ] = Backend.SQLITE,
-    database: Annotated[
-        str | None,
-        typer.Option(
-            "--database",
-            metavar="DSN",
-            help=f"PostgreSQL's connection string, without a password.  [default: ${POSTGRES}]",
-            show_default=False,
-        ),
-    ] = None,
+    database: Database = None,
     seed: Annotated[
         int | None,
         typer.Option(

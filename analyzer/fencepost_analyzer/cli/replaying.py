@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fencepost_analyzer.cli.backends import POSTGRES, Backend, server
+from fencepost_analyzer.cli.backends import POSTGRES, Backend, Database, server
 from fencepost_analyzer.cli.failures import UsageError
 from fencepost_analyzer.cli.options import (
     AsJson,
@@ -53,15 +53,7 @@ def replay(
         Backend | None,
         typer.Option("--backend", help="The database of the live run's queue.  [default: that of the recording]"),
     ] = None,
-    database: Annotated[
-        str | None,
-        typer.Option(
-            "--database",
-            metavar="DSN",
-            help=f"PostgreSQL's connection string, without a password.  [default: ${POSTGRES}]",
-            show_default=False,
-        ),
-    ] = None,
+    database: Database = None,
     recording_id: Annotated[
         str | None,
         typer.Option("--id", metavar="ID", help="The live recording's id.  [default: made from time and name]"),

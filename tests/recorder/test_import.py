@@ -372,7 +372,7 @@ REFUSED: dict[str, tuple[Callable[[Spans], bytes], str]] = {
     "noise": (lambda _: bytes(range(256)) * 4, "neither JSON nor protobuf"),
     "zeros": (lambda _: bytes(1000), "neither JSON nor protobuf"),
     "console output": (console, "the output of ConsoleSpanExporter, which is not OTLP"),
-    "one line of the console": (lambda s: json.dumps(json.loads(s[0].to_json())).encode(), "of ConsoleSpanExporter"),
+    "a console line": (lambda s: json.dumps(json.loads(s[0].to_json())).encode(), "the output of ConsoleSpanExporter"),
     "a trace to look at": (lambda _: b'{"otherData":{},"traceEvents":[\n{"ph":"M"}\n]}', "which is not OTLP"),
     "Jaeger's own": (lambda _: b'{"data":[{"traceID":"1","spans":[]}]}', "Jaeger's own JSON, which is not OTLP"),
     "only logs": (lambda _: b'{"resourceLogs":[{}]}\n', "not a single span, only logs"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -16,6 +17,7 @@ from .rules import Row, perform
 from .statements import statements
 
 BUSY_TIMEOUT_S = 30
+BUSY_PAUSE_S = 0.001
 
 
 @contextmanager
@@ -42,12 +44,29 @@ class SqliteBackend:
                 raise
 
     def _prepare(self) -> None:
-        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._switch_to_wal()
         # A commit survives the death of its process either way; FULL makes it survive the machine's too.
         self._connection.execute("PRAGMA synchronous = FULL")
         with self._transaction():
             for statement in self._sql["schema"].split(";\n"):
                 self._connection.execute(statement)
+
+    def _switch_to_wal(self) -> None:
+        """Asks again while others make the same switch: there SQLite answers "locked" at once, whatever its timeout.
+
+        It reads before it writes, and two that have read and want to write would wait for each other for ever
+        (https://www.sqlite.org/c3ref/busy_handler.html).
+        """
+        until = time.monotonic() + BUSY_TIMEOUT_S
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+                time.sleep(BUSY_PAUSE_S)
+            else:
+                return
 
     def apply(self, operation: Operation, clock: Clock) -> Result:
         with _refusals("The queue's database refused a step"), self._transaction():

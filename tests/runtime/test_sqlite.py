@@ -36,6 +36,17 @@ def test_processes_that_open_a_new_database_together_all_get_it(tmp_path: Path) 
     assert contend(Database("sqlite", str(tmp_path / "new.sqlite")), processes=4) == []
 
 
+def test_a_new_database_that_another_is_just_writing_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There SQLite itself does not wait: see `_switch_to_wal`."""
+    other = sqlite3.connect(tmp_path / "new.sqlite", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    monkeypatch.setattr("fencepost_runtime.sqlite.time.sleep", lambda _seconds: other.execute("COMMIT"))
+    SqliteBackend(tmp_path / "new.sqlite").close()
+    other.close()
+
+
 def test_nothing_told_is_lost_and_nothing_is_applied_by_half() -> None:
     """Processes killed at random moments of their transactions leave all that was answered, and nothing by half."""
     _kill(60, seconds=30, seed=1)

@@ -22,7 +22,7 @@ from fencepost_recorder import encode
 _MAX_STARTED = 4096
 _MAX_KEPT_BYTES = 16 * 1024
 
-# Context, name, number of links, attributes, and the bytes: of head and links, of the attributes; attributes dropped.
+# Context, name, links there ever were, attributes, and the bytes: of head and links, of the attributes; attributes dropped.
 _Started = tuple[SpanContext, str, int, dict[str, Any], bytes, bytes, int]
 
 
@@ -45,7 +45,7 @@ class SpanHalves:
         if len(first) + len(second) <= _MAX_KEPT_BYTES:
             if len(self._started) >= _MAX_STARTED:
                 self._started.clear()
-            links = _number(span, "links")
+            links = _links_ever(span)
             self._started[context.span_id] = (context, span.name, links, attributes, first, second, lost)
         elif len(first) + len(second) > encode.MAX_SPAN_BYTES:
             return encode.encode_span(span, content=False)
@@ -66,7 +66,7 @@ class SpanHalves:
         if (
             known is not context
             or name is not span.name
-            or links != _number(span, "links")
+            or links != _links_ever(span)
             or len(attributes) < len(before)
             # The very same objects in the same order: equal ones may differ in type. More may follow.
             or not all(map(is_, before, attributes))
@@ -104,3 +104,8 @@ def _number(span: ReadableSpan, name: str) -> int:
     """How many events or links a span has, without the copy that the SDK's own property makes."""
     inner = getattr(span, "_" + name, None)
     return len(inner if inner is not None else getattr(span, name))
+
+
+def _links_ever(span: ReadableSpan) -> int:
+    """How many links a span was given: at the SDK's limit a new one takes an old one's place, and the number stays."""
+    return _number(span, "links") + span.dropped_links

@@ -79,6 +79,12 @@ def test_a_value_replaced_by_an_equal_one_of_another_type_is_encoded_anew() -> N
     assert SpanMessage.FromString(end).attributes[0].value.bool_value is True
 
 
+def test_a_link_that_takes_the_place_of_another_is_not_lost() -> None:
+    """At the SDK's limit of links a new one drops the oldest, and their number stays the same."""
+    end, whole = traced({}, [("link", "", None)], 128).pairs[-1]
+    assert (end, SpanMessage.FromString(end).dropped_links_count) == (whole, 1)
+
+
 def test_a_closed_span_is_forgotten() -> None:
     assert traced({"a": 1}, [], 0).halves._started == {}
 

@@ -10,6 +10,7 @@ import os
 import uuid
 import weakref
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from time import time_ns
 from typing import Any
@@ -26,6 +27,7 @@ from fencepost_recorder.writer import LogWriter
 
 _START, _END, _WHOLE = int(FrameType.START), int(FrameType.END), int(FrameType.WHOLE)
 _MAX_KNOWN = 1024
+_NO_WAY = ("unrecorded", "its forked children go on unrecorded: it may not write to the recording's folder any more")
 _getpid = os.getpid
 
 
@@ -56,8 +58,8 @@ class RecordingSpanProcessor(SpanProcessor):
         self._expected: set[Any] = set()
         self._inherited: set[Any] = set()
         self._forget_frames()
-        method = weakref.WeakMethod(self._after_fork)
-        os.register_at_fork(after_in_child=lambda: _call(method))
+        before, after = weakref.WeakMethod(self._before_fork), weakref.WeakMethod(self._after_fork)
+        os.register_at_fork(before=lambda: _call(before), after_in_child=lambda: _call(after))
 
     @property
     def producer(self) -> str | None:
@@ -188,6 +190,13 @@ class RecordingSpanProcessor(SpanProcessor):
         self._scopes: dict[tuple[int, int], tuple[int, Any, Any]] = {}
         self._resources: dict[int, tuple[int, Resource]] = {}
 
+    def _before_fork(self) -> None:
+        # One that became another user, or entered another root, writes on to what it has open. Its child can neither
+        # begin a log nor say so in this one's header, for both are opened by their names.
+        with suppress(Exception):
+            if self._writer is not None and self._pid == _getpid() and not _is_open_to_us(self._folder):
+                self._note(self._writer, [_NO_WAY])
+
     def _after_fork(self) -> None:
         # The writer's lock may be held by a thread that does not exist in this process: never touch it.
         parent, self._writer = self._writer, None
@@ -210,6 +219,10 @@ class RecordingSpanProcessor(SpanProcessor):
 def _written(sequence: int) -> int:
     """What may be referred to: a frame that could not be written is none, not the first that there is."""
     return sequence if sequence >= 0 else NO_REF
+
+
+def _is_open_to_us(folder: Path) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK, effective_ids=True)
 
 
 def _call(method: weakref.WeakMethod[Any]) -> None:

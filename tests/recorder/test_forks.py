@@ -105,6 +105,26 @@ def test_a_child_that_never_has_a_log_is_told_of_in_its_parents(recordings: Path
     assert set(gaps) == {"unrecorded", "write_failed"}
 
 
+def test_children_of_one_that_lost_its_way_to_the_folder_are_told_of_in_its_log(recordings: Path, run: Any) -> None:
+    """As one that became another user did, or entered another root: it writes on, but no name leads there for a child,
+    neither to a log of its own nor to its parent's header."""
+    source = """
+        wal = os.environ["FENCEPOST_WAL"]
+        os.rename(wal, wal + "-away")
+        in_child(lambda: span("lost"))
+        in_child(lambda: span("lost"))
+        span("parent still")
+        os.rename(wal + "-away", wal)
+        in_child(lambda: span("child"))
+    """
+    recording = recorded(recordings, run, source)
+    assert names(recording) == ["child", "parent", "parent still"]
+    [gap] = recording.gaps().to_pylist()
+    [parent] = {row["producer"] for row in recording.spans().to_pylist() if row["name"] == "parent"}
+    assert (gap["cause"], gap["producer"], gap["lost"]) == ("unrecorded", parent, None)
+    assert gap["detail"].startswith("its forked children go on unrecorded")
+
+
 def test_no_frame_goes_into_a_file_that_got_our_descriptor(recordings: Path, tmp_path: Path, run: Any) -> None:
     """A daemon closes every descriptor and opens hundreds: ours is found out as theirs, and the log opened anew."""
     source = f"""

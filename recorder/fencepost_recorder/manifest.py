@@ -143,7 +143,30 @@ def _build(values: dict[str, Any]) -> Manifest:
     values = {name: value for name, value in values.items() if name != "format"}
     values["files"] = tuple(_file(entry) for entry in values["files"])
     values["producers"] = tuple(_producer(entry) for entry in values["producers"])
-    return Manifest(**values)
+    made = Manifest(**values)
+    _check(made)
+    return made
+
+
+def _check(made: Manifest) -> None:
+    """Raises ValueError for values that nobody who seals recordings writes: a hash says only that they were meant."""
+    many = made.producers
+    numbers = [made.created_unix_nano, made.spans, made.gaps, made.duplicates, *(one.frames for one in many)]
+    texts = [made.id, made.tool_version, made.durability]
+    texts += [text for one in many for text in (one.producer, one.ended, one.durability)]
+    perhaps = [number for one in many for number in (one.pid, one.started_unix_nano, one.last_seq)]
+    if not (
+        all(isinstance(number, int) for number in numbers)
+        and all(isinstance(text, str) for text in texts)
+        and all(isinstance(number, int | None) for number in (made.seed, *perhaps))
+        and all(isinstance(text, str | None) for text in (made.commit, *(one.host for one in many)))
+        and isinstance(made.imported, dict | None)
+    ):
+        raise ValueError("a value of the wrong type")
+    rows = {entry.path: entry.rows for entry in made.files}
+    gaps = rows.pop(GAPS_PATH, 0)
+    if (made.spans, made.gaps) != (sum(rows.values()), gaps):
+        raise ValueError("it counts other than its files")
 
 
 def _producer(entry: dict[str, Any]) -> Producer:

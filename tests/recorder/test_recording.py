@@ -170,6 +170,32 @@ def test_a_forged_manifest_of_another_shape_is_refused(sealed: Recording, change
         opened(sealed.directory)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda values: values.update(spans="many"),
+        lambda values: values.update(spans=values["spans"] + 1),
+        lambda values: values.update(gaps=1),
+        lambda values: values.update(created_unix_nano="yesterday"),
+        lambda values: values.update(id=None),
+        lambda values: values.update(seed="x"),
+        lambda values: values.update(commit=1),
+        lambda values: values.update(imported=[]),
+        lambda values: values["producers"][0].update(frames=None),
+        lambda values: values["producers"][0].update(producer=1),
+        lambda values: values["producers"][0].update(host=["h"]),
+        lambda values: values["producers"][0].update(started_unix_nano="x"),
+    ],
+)
+def test_a_forged_manifest_of_other_values_is_damaged_and_harms_no_list(
+    sealed: Recording, recordings: Path, change: Any
+) -> None:
+    resealed(sealed.directory / "manifest.json", change)
+    with pytest.raises(RecordingDamaged, match=r"manifest\.json in .*lab is damaged"):
+        open_recording(sealed.directory)
+    assert [one.state for one in list_recordings(recordings)] == ["damaged"]
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000, '{"sha256": 1}', "\udc80"])
 def test_noise_for_a_manifest_is_refused(sealed: Recording, text: str) -> None:
     (sealed.directory / "manifest.json").write_bytes(text.encode("utf-8", "surrogateescape"))

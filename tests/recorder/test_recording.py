@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,15 @@ def test_noise_for_a_manifest_is_refused(sealed: Recording, text: str) -> None:
     (sealed.directory / "manifest.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(RecordingDamaged, match=r"manifest\.json in .*lab is damaged"):
         open_recording(sealed.directory)
+
+
+def test_a_recording_of_very_many_processes_can_be_opened(sealed: Recording) -> None:
+    """A worker that forks for every job has hundreds of thousands of them in some days."""
+    one = sealed.manifest.producers[0]
+    # As many bytes as 300,000 of them have.
+    many = tuple(replace(one, producer=f"{number}", host="h" * 7_000) for number in range(10_000))
+    (sealed.directory / "manifest.json").write_bytes(replace(sealed.manifest, producers=many).to_bytes())
+    assert len(opened(sealed.directory).manifest.producers) == 10_000
 
 
 def test_a_folder_without_a_recording_is_not_found(tmp_path: Path) -> None:

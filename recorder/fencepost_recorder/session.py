@@ -16,7 +16,6 @@ from pathlib import Path
 
 from fencepost_recorder import folder
 from fencepost_recorder.bystander import Bystander
-from fencepost_recorder.errors import CommandNotStarted
 from fencepost_recorder.heeding import ENDING, Heeded
 from fencepost_recorder.receiver import Counts, Receiver
 from fencepost_recorder.supervise import Ended, Rules, Supervisor
@@ -107,28 +106,33 @@ def record_command(
 ) -> Ran:
     """Run a command and record all of its processes into the recording that was begun in `directory`.
 
-    Raises CommandNotStarted, and takes the empty recording away then; ReceiverError, StorageError.
+    Raises CommandNotStarted, ReceiverError, StorageError; where the command was not started the empty recording is
+    taken away.
     """
     own: set[int] = set()
-    bystander = Bystander()  # before there are threads
-    staging = Staging(directory, own)
-    receiver = Receiver(directory / folder.WAL, http=(_LOOPBACK, 0))
-    rules = Rules(grace_seconds, end_rest, say, staging.tick, own)
+    supervisor: Supervisor | None = None
     try:
-        receiver.start()
-        assert receiver.http_address is not None
-        around = surroundings(environment, directory / folder.WAL, http=receiver.http_address)
+        bystander = Bystander()  # before there are threads
+        staging = Staging(directory, own)
+        receiver = Receiver(directory / folder.WAL, http=(_LOOPBACK, 0))
+        rules = Rules(grace_seconds, end_rest, say, staging.tick, own)
         try:
-            ended = Supervisor(directory / folder.WAL, bystander, heeded, rules).run(command, around)
+            receiver.start()
+            assert receiver.http_address is not None
+            around = surroundings(environment, directory / folder.WAL, http=receiver.http_address)
+            try:
+                supervisor = Supervisor(directory / folder.WAL, bystander, heeded, rules)
+                ended = supervisor.run(command, around)
+            finally:
+                receiver.stop()
+                staging.stop()
+            return Ran(ended, receiver.counts())
         finally:
-            receiver.stop()
-            staging.stop()
-        return Ran(ended, receiver.counts())
-    except CommandNotStarted:
-        shutil.rmtree(directory, ignore_errors=True)
+            bystander.dismiss()
+    except BaseException:
+        if supervisor is None or not supervisor.started:
+            shutil.rmtree(directory, ignore_errors=True)
         raise
-    finally:
-        bystander.dismiss()
 
 
 def listen(directory: Path, receiver: Receiver, heeded: Heeded, tick: Callable[[Counts], None]) -> Counts:

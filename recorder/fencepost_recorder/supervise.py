@@ -89,7 +89,7 @@ class Rules:
 
 
 class Supervisor:
-    """Runs one command and tells of its processes into the folder `wal`.
+    """Runs one command and tells of its processes into the folder `wal`. `started`: whether it came to that.
 
     Raises StorageError when that cannot be written to, OSError where Linux denies what is needed.
     """
@@ -113,6 +113,7 @@ class Supervisor:
         # processes ended that are held.
         self._ghosts: dict[int, int] = {}
         self._exits: dict[int, Exited] = {}
+        self.started = False
         self._pid = 0
         self._status: int | None = None
         self._crashes = 0
@@ -145,6 +146,7 @@ class Supervisor:
             if watched is not None:
                 self._poll.register(watched.fileno(), select.EPOLLIN)
         self._pid = start(command, environment)
+        self.started = True
         # Only now: the command has the limits that it would have without us.
         _raise_descriptor_limit()
         name = Path(command[0]).name

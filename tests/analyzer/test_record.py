@@ -130,6 +130,15 @@ def test_a_command_that_cannot_start_is_one_sentence_and_no_recording(
     assert capfd.readouterr() == ("", "")
 
 
+def test_what_keeps_us_from_starting_it_is_one_sentence_and_no_recording(tmp_path: Path) -> None:
+    """As a limit of the size of files does, under which no log can be begun."""
+    script = 'ulimit -f 0; exec "$@"'
+    command = ["sh", "-c", script, "sh", *PROGRAM, "--recordings", str(tmp_path), "record", "--", "true"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert done.returncode == 2 and one_line(done.stderr) and "ulimit -f" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -163,6 +163,12 @@ def test_what_cannot_be_is_refused_with_a_sentence_and_leaves_no_recording(
     assert not (here / "new").exists() or list((here / "new").iterdir()) == []
 
 
+def test_a_recording_that_was_moved_away_meanwhile_is_not_called_safe_where_it_was(here: Path) -> None:
+    done = fencepost("--recordings", here / "new", "record", "--id", "a", "--", "mv", here / "new" / "a", here / "b")
+    assert (done.code, done.out) == (2, "")
+    assert one_line(done.err) and "any more: if it was moved" in done.err and "safe" not in done.err
+
+
 def test_the_environment_names_the_receiver_and_leaves_the_rest_alone(
     record: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:

@@ -197,12 +197,15 @@ def _sealed(directory: Path) -> Recording | None:
     """The sealed recording, whatever signals come meanwhile; None, and a sentence, when it has to be done again."""
     from fencepost_analyzer.version import __version__
     from fencepost_recorder import seal
-    from fencepost_recorder.errors import RecorderError
+    from fencepost_recorder.errors import RecorderError, RecordingNotFound
     from fencepost_recorder.heeding import undisturbed
 
     try:
         with undisturbed():
             return seal(directory, tool_version=__version__)
+    except RecordingNotFound as error:
+        render.complain(f"{explain(error)} any more: if it was moved meanwhile, `fencepost seal` finishes it there")
+        return None
     except (RecorderError, OSError) as error:
         render.complain(f"{explain(error)}. What was recorded is safe: `fencepost seal {directory.name}` finishes it")
         return None

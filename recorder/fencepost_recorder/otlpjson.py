@@ -25,6 +25,8 @@ _UINT32_MAX = 2**32 - 1
 _KINDS = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 _CODES = ("UNSET", "OK", "ERROR")
 _MAX_DEPTH = 16
+# Eight zero bytes as base64.
+_NO_PARENT = "AAAAAAAAAAA="
 # Python's own int() and float() take more: underscores, spaces, the digits of other alphabets.
 _INTEGER = re.compile(r"-?[0-9]+")
 _DOUBLE = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?|NaN|-?Infinity")
@@ -313,7 +315,7 @@ def _id(value: Any, size: int, what: str) -> bytes:
 
 def _optional_id(value: Any) -> bytes:
     # All zero means none, for some exporters.
-    none = value is None or (isinstance(value, str) and not value.strip("0"))
+    none = value is None or value == _NO_PARENT or (isinstance(value, str) and not value.strip("0"))
     return b"" if none else _id(value, 8, "parent span id")
 
 

@@ -141,6 +141,14 @@ def test_null_is_what_is_not_there(way: Way) -> None:
     assert {gap["cause"] for gap in recording.gaps().to_pylist()} == {"unsequenced"}
 
 
+@pytest.mark.parametrize("none", ["", "0" * 16, "AAAAAAAAAAA="])
+def test_a_parent_of_zeros_is_none(way: Way, none: str) -> None:
+    """As some exporters have it; in base64 where the rest is base64."""
+    recording = way(document(parentSpanId=none))
+    assert spans_of(recording) == ["1", "2"]
+    assert recording.spans()["parent_span_id"].null_count == 2
+
+
 VALUES: dict[str, Any] = {
     "an integer with an underscore": {"intValue": "1_0"},
     "an integer with a space": {"intValue": " 1"},

@@ -71,6 +71,8 @@ class _State:
     processor: AttachedProcessor | None = None
     provisional: TracerProvider | None = None
     wrapped = False
+    # As a sentence, with the process's id: a forked child may have to say it again.
+    noted = ""
 
 
 def attach(wal: str) -> str | None:
@@ -225,11 +227,15 @@ def _sparing(export: Callable[..., Any], receivers: frozenset[str]) -> Callable[
 
 
 def _note_unrecorded(folder: Path, problem: str) -> None:
-    """Let the recording say that a process of it was not recorded."""
+    """Let the recording say, once, that a process of it was not recorded."""
+    sentence = f"process {os.getpid()} went on unrecorded: {problem}"
+    if sentence == _State.noted:
+        return
     with suppress(RecorderError):
         writer = LogWriter(folder)
-        writer.note("unrecorded", f"process {os.getpid()} went on unrecorded: {problem}")
+        writer.note("unrecorded", sentence)
         writer.close()
+        _State.noted = sentence
 
 
 def _same(one: Path, other: Path) -> bool:

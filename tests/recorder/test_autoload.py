@@ -232,6 +232,8 @@ def test_a_process_that_cannot_be_recorded_says_so_once_and_so_does_the_recordin
     assert spans == []
     assert {row["cause"] for row in gaps} == {"unrecorded"}
     assert all(sentence in row["detail"] for row in gaps)
+    # One for the program and one for what it started, though both hooks find it out.
+    assert len({row["detail"] for row in gaps}) == len(gaps) == 2
 
 
 def test_a_folder_that_is_not_there_costs_the_program_one_line(instrumented: Instrumented, tmp_path: Path) -> None:

@@ -146,7 +146,9 @@ class LogWriter:
         cause: object = error.__cause__
         code = cause.errno if isinstance(cause, OSError) and cause.errno else errno.EIO
         now = time_ns()
-        self._segment.write_loss(encode_loss(Loss(1, *UNRECORDED_FORK, now, now, code)))
+        # What the parent has lost and not told yet stood there: this takes its place, and so begins no later.
+        since = now if self._untold is None else min(now, self._untold.since_unix_nano)
+        self._segment.write_loss(encode_loss(Loss(1, *UNRECORDED_FORK, since, now, code)))
 
     def missed(self, spans: int, since_unix_nano: int) -> None:
         """Say that so many frames were lost from then until now, before this log was begun."""

@@ -11,7 +11,7 @@ from fencepost_recorder import Recording, begin, seal
 
 VERSION = "test"
 PARENT = """
-    import errno, os, resource, sys
+    import errno, os, resource, sys, time
     from fencepost_recorder import install, segment, writer
     from opentelemetry import trace
 
@@ -103,6 +103,22 @@ def test_a_child_that_never_has_a_log_is_told_of_in_its_parents(recordings: Path
     assert f"errno {errno.ENOSPC}" in gaps["unrecorded"]["detail"]
     assert gaps["write_failed"]["lost"] == 2
     assert set(gaps) == {"unrecorded", "write_failed"}
+
+
+def test_what_a_child_says_of_itself_hides_nothing_that_its_parent_had_lost(recordings: Path, run: Any) -> None:
+    """On a full disk both have only that one place, and the parent may end before it can tell of anything."""
+    source = """
+        writer._write = segment.Segment.begin = full
+        span("lost by the parent")
+        time.sleep(1)
+        in_child(lambda: span("lost"))
+        os._exit(0)
+    """
+    recording = recorded(recordings, run, source)
+    assert names(recording) == ["parent"]
+    [gap] = recording.gaps().to_pylist()
+    assert (gap["cause"], gap["producer"], gap["until_unix_nano"]) == ("unrecorded", None, None)
+    assert gap["since_unix_nano"] - recording.spans()["received_time_unix_nano"][0].as_py() < 1_000_000_000
 
 
 def test_children_of_one_that_lost_its_way_to_the_folder_are_told_of_in_its_log(recordings: Path, run: Any) -> None:

@@ -22,7 +22,7 @@ from fencepost_recorder import encode
 _MAX_STARTED = 4096
 _MAX_KEPT_BYTES = 16 * 1024
 
-# Context, name, links there ever were, attributes, and the bytes: of head and links, of the attributes; attributes dropped.
+# Context, name, links ever given, attributes, and the bytes: of head and links, of the attributes; attributes dropped.
 _Started = tuple[SpanContext, str, int, dict[str, Any], bytes, bytes, int]
 
 

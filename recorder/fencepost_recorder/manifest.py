@@ -23,8 +23,8 @@ _LATER_FIELDS = {1: ("durability", "kept")}
 SURVIVES_KILL = "survives process kill"
 SURVIVES_POWER_LOSS = "survives power loss"
 GAPS_PATH = "gaps.parquet"
-# Every process has a place in it, and every client that sends under a name of its own: one process a job, for days.
-MAX_BYTES = 1024 * 1024 * 1024
+# A million processes (a worker that forks for every job has them in some days); more is noise, or meant to harm.
+MAX_BYTES = 256 * 1024 * 1024
 _SPANS_PATH = re.compile(r"spans/part-[0-9]{5,9}\.parquet\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 

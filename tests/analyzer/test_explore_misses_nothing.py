@@ -15,11 +15,13 @@ from analyzer.drawing import point, struck, trail
 
 from fencepost_analyzer.catalogue import failure_modes
 from fencepost_analyzer.lab.bulk import judged
-from fencepost_analyzer.lab.explore import Plan, explore
+from fencepost_analyzer.lab.explore import Plan, around, explore
 from fencepost_analyzer.lab.lattice import above
-from fencepost_analyzer.lab.space import Bound
+from fencepost_analyzer.lab.space import Bound, following, shorter
+from fencepost_runtime.columns import ColumnSink
 from fencepost_runtime.policy import Policy, preset
 from fencepost_runtime.scenario import Fault, Point, Scenario
+from fencepost_runtime.simulate import Passed, simulate
 
 # Under these, what breaks is rare, so that a missing kind of schedule shows.
 PRESETS = ("safe", "transactional", "deduped", "renewed", "early-ack")
@@ -51,6 +53,29 @@ def test_what_any_faults_break_is_found(faults: int, capsys: pytest.CaptureFixtu
 def test_what_a_pause_of_any_length_breaks_is_found(mode: str) -> None:
     """Every millisecond around a lease's end: one of them lies between a reclaimer's scan and its reclaim."""
     assert missed_by_length(mode, "transactional", seed=1) == []
+
+
+@pytest.mark.parametrize("poll_ms", [20, 5_000, 60_000])
+def test_who_looks_seldom_is_waited_for(poll_ms: int) -> None:
+    """Nobody takes over before the reclaimer and then another worker have looked: a short stop would break nothing."""
+    calm = replace(failure_modes()["FM-002"].scenario.with_policy(preset("safe")), faults=(), poll_ms=poll_ms)
+    for policy, broken in ((preset("safe"), "INV-002"), (preset("naive"), "INV-003")):
+        plan = around(calm.with_policy(policy.replace(renew=False)), 1, Bound(1, 0, 1, 0))
+        assert broken in explore(plan).found.violated
+
+
+def test_work_that_takes_longer_than_leases_is_waited_for() -> None:
+    """A pause lasts until another has done the work, however long that is: else nobody is stopped until after it."""
+    calm = replace(failure_modes()["FM-002"].scenario.with_policy(preset("renewed")), faults=())
+    (queue,) = calm.queues
+    calm = replace(calm, queues=(replace(queue, jobs=(replace(queue.jobs[0], work_ms=20_000),)),))
+    passed = list[Passed]()
+    ran = simulate(calm, ColumnSink(), 1, trail=passed, all_told=True)
+    held = next(one for one in following(calm, (), ran, passed) if (one.kind, one.at.step) == ("pause", "write"))
+    passed.clear()
+    simulate(replace(calm, faults=(held,)), ColumnSink(), 1, trail=passed, all_told=True)
+    points = [one.until for one in shorter(held, passed)]
+    assert Point("pay-1", 2, "write", when="after") in points
 
 
 @pytest.mark.campaign

@@ -14,8 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fencepost_runtime.actors import MS
-from fencepost_runtime.policy import Policy
-from fencepost_runtime.scenario import DURABLE, MAX_MS, OF_NO_JOB, Fault, Point, Scenario
+from fencepost_runtime.scenario import DURABLE, MAX_MS, OF_NO_JOB, Fault, Point, Queue, Scenario
 from fencepost_runtime.simulate import Passed, Simulated
 from fencepost_runtime.steps import Step
 
@@ -53,7 +52,7 @@ def long_enough(scenario: Scenario, bound: Bound) -> int:
     """Milliseconds in which the scenario comes to its end, whatever strikes it within the bound: each fault may cost a
     job every lease that its policy grants, and a pause. Simulated time costs nothing; a file holds an hour at most."""
     faults = len(scenario.faults) + bound.faults
-    lasting = max((one.policy.max_attempts + 1) * max(_long(one.policy), _stuck(one.policy)) for one in scenario.queues)
+    lasting = max((one.policy.max_attempts + 1) * _stuck(one, scenario.poll_ms) for one in scenario.queues)
     return min(MAX_MS, scenario.at_most_ms + faults * lasting)
 
 
@@ -65,14 +64,14 @@ def in_order(added: Sequence[Fault], ran: Simulated) -> bool:
 
 def following(scenario: Scenario, added: Sequence[Fault], ran: Simulated, trail: Sequence[Passed]) -> Iterator[Fault]:
     """The faults that could strike a run after the last of the `added` ones did, one for each moment that differs."""
-    policies = {job.id: queue.policy for queue in scenario.queues for job in queue.jobs}
+    queues = {job.id: queue for queue in scenario.queues for job in queue.jobs}
     taken = {(fault.kind, fault.at) for fault in scenario.faults}
     seen: set[Fault] = set()
     for passed in trail[_after(added, ran, trail) :]:
         step = passed.step
-        if step.job_id not in policies:
+        if step.job_id not in queues:
             continue
-        for fault in _faults(step, policies[step.job_id]):
+        for fault in _faults(step, queues[step.job_id], scenario.poll_ms):
             if fault not in seen and (fault.kind, fault.at) not in taken:
                 seen.add(fault)
                 yield fault
@@ -146,10 +145,10 @@ def _after(added: Sequence[Fault], ran: Simulated, trail: Sequence[Passed]) -> i
     return next((place + 1 for place, passed in enumerate(trail) if passed.struck > number), len(trail))
 
 
-def _faults(step: Step, policy: Policy) -> Iterator[Fault]:
+def _faults(step: Step, queue: Queue, poll_ms: int) -> Iterator[Fault]:
     point = Point(step.job_id or "", *_of(step))
     if step.name == "work":
-        yield Fault("slow", point, at_most_ms=_long(policy))
+        yield Fault("slow", point, at_most_ms=_long(queue, poll_ms))
     elif step.name == "finish":
         yield Fault("kill", point)
     elif _is_durable(step):
@@ -157,7 +156,8 @@ def _faults(step: Step, policy: Policy) -> Iterator[Fault]:
         if step.execution is None:
             yield Fault("kill", Point(point.job, point.attempt, point.step, point.index, "after"))
         if step.name != "enqueue":
-            yield Fault("pause", point, at_most_ms=_stuck(policy) if step.name == "reclaim" else _long(policy))
+            lasting = _stuck if step.name == "reclaim" else _long
+            yield Fault("pause", point, at_most_ms=lasting(queue, poll_ms))
         yield Fault("lost_reply", point)
         yield Fault("db_error", point)
 
@@ -174,12 +174,17 @@ def _is_at(step: Step, point: Point) -> bool:
     return step.job_id == point.job and point.step in step.names and _of(step)[::2] == (point.attempt, point.index)
 
 
-def _long(policy: Policy) -> int:
-    """Milliseconds after which a lease has run out, was taken back, and the work was done by another."""
-    return min(MAX_MS, 3 * policy.lease_ms + policy.backoff_before(policy.max_attempts) + 1_000)
+def _long(queue: Queue, poll_ms: int) -> int:
+    """Milliseconds after which a lease has run out, was taken back, and the work was done by another: whoever takes it
+    back and whoever does the work look only so often, and the work may take longer than any lease."""
+    policy = queue.policy
+    leases = 3 * policy.lease_ms + max(1_000, 6 * poll_ms)
+    work = policy.lease_ms + 2 * poll_ms + max((job.work_ms for job in queue.jobs), default=0) + 1_000
+    return min(MAX_MS, policy.backoff_before(policy.max_attempts) + max(leases, work))
 
 
-def _stuck(policy: Policy) -> int:
+def _stuck(queue: Queue, poll_ms: int) -> int:
     """Milliseconds of a reclaimer's stop after which a lease counts as stuck: INV-010's grace is one lease length, 5 s
     at least."""
-    return min(MAX_MS, max(_long(policy), policy.lease_ms + max(policy.lease_ms, 5_000) + 1_000))
+    lease_ms = queue.policy.lease_ms
+    return min(MAX_MS, max(_long(queue, poll_ms), lease_ms + max(lease_ms, 5_000) + 1_000))

@@ -15,7 +15,7 @@ from fencepost_analyzer.inference import as_written
 from fencepost_analyzer.lab.bulk import judged
 from fencepost_analyzer.lab.cases import Cut, cuts
 from fencepost_analyzer.lab.lattice import above
-from fencepost_analyzer.lab.recommend import Advice, question, recommend
+from fencepost_analyzer.lab.recommend import Advice, question, recommend, whole
 from fencepost_analyzer.lab.search import Search
 from fencepost_analyzer.lab.space import Bound
 from fencepost_analyzer.scenario_file import load
@@ -119,6 +119,27 @@ def test_a_job_given_up_is_no_cure() -> None:
     found = advice("FM-003")
     assert "GOAL-001" in found.broke
     assert all(option.policy.max_attempts == 3 for option in found.options)
+
+
+def test_an_incident_that_outlasts_its_time_is_run_to_its_end() -> None:
+    """Cut off after a minute, when its second lease of 40 s had not run out, it would seem to be healed; and what is
+    written as a proof breaks what it is named for."""
+    kills = [
+        {"kind": "kill", "job": "pay-1", "attempt": 1, "step": "write", "index": 1},
+        {"kind": "kill", "job": "pay-1", "attempt": 2, "step": "settle"},
+    ]
+    policy = {"lease_ms": 40_000, "max_attempts": 2}
+    queue = {"name": "payments", "workload": "payments", "jobs": 1, "workers": 2, "policy": policy}
+    scenario = Scenario.from_dict({"id": "slow", "queues": [queue], "faults": kills, "at_most_ms": 60_000})
+    (cut,) = cut_up(scenario)
+    found = recommend(cut, Search(question(cut, 1, ONE)))
+    assert found.broke == ("GOAL-001", "INV-001")
+    assert not found.healed
+    assert whole(scenario, 1, as_written(scenario), {"payments": found.options[0].policy}, ONE) == ("GOAL-001",)
+    for option in found.options:
+        breaks = [*option.remaining, *(one for less in option.less for one in less.breaks)]
+        verdicts = judged([one.scenario for one in breaks], 1, question(cut, 1, ONE).invariants)
+        assert all(one.invariant in found.judgement.violated for one, found in zip(breaks, verdicts, strict=True))
 
 
 def test_nothing_is_advised_where_nothing_helps_more() -> None:

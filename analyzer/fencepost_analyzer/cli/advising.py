@@ -87,7 +87,7 @@ def recommend(
             asked = advising.question(cut, found.seed, bound, invariants or ())
             advice.append(advising.recommend(cut, Search(asked, explorer, number, told)))
         policies = {one.cut.queue: one.options[0].policy for one in advice if one.options}
-        left = advising.whole(found.scenario, found.seed, found.inferences, policies, invariants or ())
+        left = advising.whole(found.scenario, found.seed, found.inferences, policies, bound, invariants or ())
     written = _write(into, found, advice) if into is not None else {}
     code = 0 if all(one.healed for one in advice) and not left else 1
     if here.out.as_json:

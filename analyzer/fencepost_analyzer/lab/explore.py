@@ -112,12 +112,16 @@ def around(
     scenario: Scenario, seed: int, bound: Bound, invariants: Iterable[Path] = (), *, by_lineage: bool = False
 ) -> Plan:
     """A plan around an incident: its work with up to so many faults, and with its own faults up to one fewer added."""
-    scenario = replace(scenario, at_most_ms=long_enough(scenario, bound))
-    calm = replace(scenario, faults=())
-    bases = [(calm, bound)]
-    if scenario.faults:
-        bases.append((scenario, replace(bound, faults=max(0, bound.faults - 1))))
-    return Plan(tuple(bases), seed, tuple(invariants), by_lineage)
+    lasting = replace(scenario, at_most_ms=long_enough(scenario, bound))
+    return Plan(bases(lasting, bound), seed, tuple(invariants), by_lineage)
+
+
+def bases(scenario: Scenario, bound: Bound) -> tuple[tuple[Scenario, Bound], ...]:
+    """To what faults are added around a scenario, and how many: to its calm run, and to one with its own faults."""
+    calm = (replace(scenario, faults=()), bound)
+    if not scenario.faults:
+        return (calm,)
+    return calm, (scenario, replace(bound, faults=max(0, bound.faults - 1)))
 
 
 def explore(

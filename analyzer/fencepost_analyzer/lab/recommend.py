@@ -18,7 +18,7 @@ from fencepost_analyzer.lab.cases import Cut
 from fencepost_analyzer.lab.costs import Cost, cost
 from fencepost_analyzer.lab.found import Found
 from fencepost_analyzer.lab.search import Question, Search, Trial
-from fencepost_analyzer.lab.space import Bound, plain
+from fencepost_analyzer.lab.space import Bound, long_enough, plain
 from fencepost_analyzer.placing import place
 from fencepost_analyzer.strategies import Strategy
 from fencepost_runtime.policy import Policy
@@ -167,12 +167,15 @@ def whole(
     seed: int,
     inferences: Sequence[Inference],
     policies: Mapping[str, Policy],
+    bound: Bound,
     invariants: Sequence[Path] = (),
 ) -> tuple[str, ...]:
-    """What the whole incident breaks with these policies by queue."""
+    """What the whole incident breaks with these policies by queue, however long it takes: as long as schedules of the
+    search may."""
     queues = tuple(replace(queue, policy=policies.get(queue.name, queue.policy)) for queue in scenario.queues)
     placed = place(replace(scenario, queues=queues), inferences).scenario
-    return next(judged([placed], seed, (directory("goals"), *invariants))).judgement.violated
+    lasting = replace(placed, at_most_ms=long_enough(placed, bound))
+    return next(judged([lasting], seed, (directory("goals"), *invariants))).judgement.violated
 
 
 def _option(search: Search, trial: Trial, aim: Sequence[str] | None) -> Option:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from fencepost_analyzer.inference import Inference
 from fencepost_analyzer.lab.bulk import judged
-from fencepost_analyzer.lab.explore import Exploration, Plan, around, explore
+from fencepost_analyzer.lab.explore import Exploration, Plan, bases, explore
 from fencepost_analyzer.lab.found import Found, Shortest
 from fencepost_analyzer.lab.lattice import Choice, above
-from fencepost_analyzer.lab.space import Bound
+from fencepost_analyzer.lab.space import Bound, long_enough
 from fencepost_analyzer.placing import place
 from fencepost_runtime.policy import Policy
 from fencepost_runtime.scenario import Fault, Scenario
@@ -41,8 +41,10 @@ class Question:
     invariants: tuple[Path, ...] = ()
 
     def under(self, policy: Policy) -> Scenario:
-        """The scenario under another policy, its faults where they strike then."""
-        return place(self.scenario.with_policy(policy), self.inferences).scenario
+        """The scenario under another policy, its faults where they strike then, with time enough for all of them: what
+        ran out of time would seem to break nothing."""
+        placed = place(self.scenario.with_policy(policy), self.inferences).scenario
+        return replace(placed, at_most_ms=long_enough(placed, self.bound))
 
 
 @dataclass(slots=True)
@@ -122,7 +124,7 @@ class Search:
         """Run everything within the bound under these policies; what breaks them is tried on all others."""
         question = self.question
         trials = [one for one in trials if one.exploration is None]
-        plans = [around(one.scenario, question.seed, question.bound, question.invariants) for one in trials]
+        plans = [Plan(bases(one.scenario, question.bound), question.seed, question.invariants) for one in trials]
         for trial, done in zip(trials, self._explorer(plans), strict=True):
             trial.exploration = done
             self.tried += done.found.schedules

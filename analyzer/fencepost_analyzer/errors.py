@@ -30,5 +30,9 @@ class NotReplayable(AnalyzerError):
     """The recording does not say enough to be run again."""
 
 
+class OutOfTime(AnalyzerError):
+    """The scenario is cut off by its time, an hour at most, so nobody knows what it would break: shorten its leases."""
+
+
 class QueryError(AnalyzerError):
     """The query could not be answered."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fencepost_analyzer.errors import OutOfTime
 from fencepost_analyzer.inference import as_written
 from fencepost_analyzer.lab.bulk import judged
 from fencepost_analyzer.lab.explore import around, explore
-from fencepost_analyzer.lab.space import Bound
+from fencepost_analyzer.lab.space import Bound, long_enough
 from fencepost_analyzer.placing import place
 from fencepost_analyzer.scenario_file import loads
 from fencepost_runtime.scenario import Scenario
@@ -17,11 +19,16 @@ from fencepost_runtime.scenario import Scenario
 
 def broken(scenario: str, policy: Mapping[str, Any] | None = None) -> tuple[str, ...]:
     """The invariants that a scenario (TOML, as in its file) breaks in the simulator, under its own policies or with the
-    fields of `policy` changed in every queue.
+    fields of `policy` changed in every queue, however long that takes.
 
-    Raises ScenarioFileError for a text that is no scenario, PolicyError for fields that no policy has."""
+    Raises ScenarioFileError for a text that is no scenario, PolicyError for fields that no policy has, OutOfTime if
+    nothing breaks in an hour, and more would come."""
     chosen, seed = _read(scenario, policy)
-    return next(judged([chosen], seed)).judgement.violated
+    lasting = replace(chosen, at_most_ms=long_enough(chosen, Bound(0, 0, 0, 0)))
+    found = next(judged([lasting], seed)).judgement
+    if found.overdue and not found.violated:
+        raise OutOfTime
+    return found.violated
 
 
 def broken_within(
@@ -34,9 +41,11 @@ def broken_within(
     losses: int = 1,
 ) -> tuple[str, ...]:
     """The invariants that break in any schedule of up to so many faults around the scenario, as `fencepost explore`
-    counts them; raises as `broken` does."""
+    counts them; raises as `broken` does, OutOfTime if any of them ran out of time: what it broke later nobody knows."""
     chosen, seed = _read(scenario, policy)
     done = explore(around(chosen, seed, Bound(faults, crashes, pauses, losses)))
+    if done.found.overdue:
+        raise OutOfTime
     return tuple(sorted(done.found.violated))
 
 

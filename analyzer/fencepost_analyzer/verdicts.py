@@ -142,8 +142,10 @@ class Report:
 @dataclass(frozen=True)
 class Judgement:
     """What became of one schedule among many. `vacuous` are the unknown ones that had nothing to judge: the schedule
-    has no event that the invariant needs. The other unknown ones are real doubts."""
+    has no event that the invariant needs. The other unknown ones are real doubts. `overdue`: the schedule was cut off
+    by its time, so that nobody knows what it would have violated later."""
 
     violated: tuple[str, ...]
     unknown: tuple[str, ...]
     vacuous: tuple[str, ...]
+    overdue: bool = False

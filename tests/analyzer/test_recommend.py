@@ -135,11 +135,27 @@ def test_an_incident_that_outlasts_its_time_is_run_to_its_end() -> None:
     found = recommend(cut, Search(question(cut, 1, ONE)))
     assert found.broke == ("GOAL-001", "INV-001")
     assert not found.healed
-    assert whole(scenario, 1, as_written(scenario), {"payments": found.options[0].policy}, ONE) == ("GOAL-001",)
+    assert whole(scenario, 1, as_written(scenario), {"payments": found.options[0].policy}, ONE).violated == (
+        "GOAL-001",
+    )
     for option in found.options:
         breaks = [*option.remaining, *(one for less in option.less for one in less.breaks)]
         verdicts = judged([one.scenario for one in breaks], 1, question(cut, 1, ONE).invariants)
         assert all(one.invariant in found.judgement.violated for one, found in zip(breaks, verdicts, strict=True))
+
+
+def test_an_incident_that_outlasts_every_time_is_not_healed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease of two hours ends after all simulated time: nothing breaks until then, which is no answer."""
+    monkeypatch.chdir(tmp_path)
+    queue = '[[queues]]\nname = "q"\nworkload = "payments"\npolicy = { lease_ms = 7200000 }\n'
+    kill = '[[faults]]\nkind = "kill"\njob = "pay-1"\nattempt = 1\nstep = "write"\nindex = 1\n'
+    Path("long.toml").write_text(f'id = "long"\n{queue}{kill}')
+    done = fencepost("recommend", "long.toml", "--workers", "1", "--faults", "0")
+    assert done.code == 3
+    assert "is cut off by its time" in done.out
+    told = fencepost("recommend", "long.toml", "--workers", "1", "--faults", "0", "--json").json["advice"][0]
+    assert not told["healed"]
+    assert told["options"][0]["incident_overdue"]
 
 
 def test_nothing_is_advised_where_nothing_helps_more() -> None:
@@ -205,6 +221,21 @@ def test_the_matrix_names_what_heals(tmp_path: Path, monkeypatch: pytest.MonkeyP
     explored = fencepost("matrix", "was", "--explore", "--faults", "1", "--workers", "1").out
     assert "breaks in fewest of what else can happen: safe" in explored
     assert fencepost("matrix", "FM-001").code == 0
+
+
+@pytest.mark.parametrize(("lease_ms", "overdue"), [(120_000, False), (7_200_000, True)])
+def test_a_lease_that_outlasts_the_scenario_heals_nothing_in_the_matrix(
+    lease_ms: int, overdue: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All is applied when its worker dies; what comes when the lease runs out is seen, or known to be unseen."""
+    monkeypatch.chdir(tmp_path)
+    queue = f'[[queues]]\nname = "q"\nworkload = "payments"\npolicy = {{ lease_ms = {lease_ms} }}\n'
+    kill = '[[faults]]\nkind = "kill"\njob = "pay-1"\nattempt = 1\nstep = "settle"\n'
+    Path("long.toml").write_text(f'id = "long"\n{queue}{kill}')
+    recorded, *_ = fencepost("matrix", "long.toml", "--json").json["rows"]
+    assert recorded["policy"] == "as recorded"
+    assert (recorded["heals"], recorded["overdue"]) == (False, overdue)
+    assert recorded["violated"] == ([] if overdue else ["INV-001"])
 
 
 def test_the_matrix_of_all_failure_modes_is_that_of_the_page() -> None:

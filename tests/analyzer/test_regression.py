@@ -14,6 +14,7 @@ from analyzer.lab import HOSTILE, fencepost
 
 from fencepost_analyzer import testing
 from fencepost_analyzer.catalogue import failure_modes
+from fencepost_analyzer.errors import OutOfTime
 from fencepost_analyzer.lab.regression import NoRecovery, regression
 from fencepost_analyzer.scenario_file import dump, loads
 from fencepost_runtime.operations import Effect, Job
@@ -81,6 +82,51 @@ def test_what_does_not_heal_is_refused() -> None:
     content = dump(failure_modes()["FM-002"].scenario, seed=1)
     with pytest.raises(NoRecovery, match="recommend"):
         regression("x", content, "INV-003", {"renew": True})
+
+
+CUT_OFF = """
+id = "crash"
+seed = 1
+
+[[queues]]
+name = "payments"
+workload = "payments"
+policy = "naive"
+
+[[faults]]
+kind = "kill"
+job = "pay-1"
+attempt = 1
+step = "write"
+index = 1
+"""
+
+
+def test_a_lease_that_outlasts_the_scenario_heals_nothing() -> None:
+    """The job is run again in two minutes, or in two hours: that nothing breaks until then is no recovery."""
+    assert testing.broken(CUT_OFF) == ("INV-001",)
+    assert testing.broken(CUT_OFF, {"lease_ms": 120_000}) == ("INV-001",)
+    with pytest.raises(NoRecovery, match="still breaks INV-001"):
+        regression("x", CUT_OFF, "INV-001", {"lease_ms": 120_000})
+    with pytest.raises(OutOfTime):
+        testing.broken(CUT_OFF, {"lease_ms": 7_200_000})
+    with pytest.raises(NoRecovery, match="cut off by its time"):
+        regression("x", CUT_OFF, "INV-001", {"lease_ms": 7_200_000})
+
+
+def test_what_was_not_seen_to_its_end_holds_within_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A schedule that ran out of time is no evidence: the file says nothing of faults beside the incident's own."""
+
+    def cut_off(*_: object) -> tuple[str, ...]:
+        raise OutOfTime
+
+    atomic = {"writes": "atomic", "ack": "with_writes"}
+    with pytest.raises(OutOfTime):
+        testing.broken_within(CUT_OFF, {"lease_ms": 7_200_000, **atomic})
+    monkeypatch.setattr(testing, "broken_within", cut_off)
+    made = regression("x", CUT_OFF, "INV-001", atomic)
+    assert not made.within
+    assert "broken_within" not in made.content
 
 
 def test_bad_input_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fencepost_analyzer.lab.costs import Cost
     from fencepost_analyzer.lab.recommend import Advice, Break, Option
     from fencepost_analyzer.strategies import Strategy
+    from fencepost_analyzer.verdicts import Judgement
 
 
 def register(app: typer.Typer) -> None:
@@ -62,7 +63,7 @@ def recommend(
     held against every schedule of up to so many faults. Named are the sets of fields of which none can be left out,
     what breaks without each of them and what no policy prevents, and what they cost. That no job is given up counts as
     a promise, too. Exit code 0: under the first set of each queue the incident breaks nothing. 1: something breaks
-    under every policy.
+    under every policy. 3: nothing was seen to break, but the incident was cut off by its time.
     """
     from fencepost_analyzer.lab import recommend as advising
     from fencepost_analyzer.lab.cases import cuts
@@ -87,16 +88,18 @@ def recommend(
             asked = advising.question(cut, found.seed, bound, invariants or ())
             advice.append(advising.recommend(cut, Search(asked, explorer, number, told)))
         policies = {one.cut.queue: one.options[0].policy for one in advice if one.options}
-        left = advising.whole(found.scenario, found.seed, found.inferences, policies, bound, invariants or ())
+        whole = advising.whole(found.scenario, found.seed, found.inferences, policies, bound, invariants or ())
     written = _write(into, found, advice) if into is not None else {}
-    code = 0 if all(one.healed for one in advice) and not left else 1
+    left, decided = whole.violated, not whole.overdue and all(one.decided for one in advice)
+    breaks = left or any(one.decided and not one.healed for one in advice)
+    code = 1 if breaks else 0 if decided else 3
     if here.out.as_json:
         here.out.document(_document(found, advice, left, written))
         return code
     for one in advice:
         _print(here.out, one)
         here.out.blank()
-    _print_whole(here.out, found, left)
+    _print_whole(here.out, found, whole)
     for path in written.values():
         here.out.line(dim(f"wrote {path}"))
     here.out.blank()
@@ -152,10 +155,14 @@ def _print_option(out: Output, advice: Advice, option: Option, *, full: bool) ->
             out.item("mind: ", dim(f"{strategy.id}: {strategy.limits}"), indent=3)
 
 
-def _print_whole(out: Output, found: Incident, left: Sequence[str]) -> None:
+def _print_whole(out: Output, found: Incident, whole: Judgement) -> None:
     jobs = text.counted(len(found.scenario.jobs), "job")
-    if left:
-        out.line(bold("The whole incident"), f" ({jobs}) still breaks {text.listed(left)} with the first of each.")
+    if whole.violated:
+        broken = text.listed(whole.violated)
+        out.line(bold("The whole incident"), f" ({jobs}) still breaks {broken} with the first of each.")
+    elif whole.overdue:
+        cut_off = "is cut off by its time, an hour at most, with the first of each: nobody knows what it would break."
+        out.line(bold("The whole incident"), f" ({jobs}) {cut_off}")
     else:
         out.line(bold("The whole incident"), f" ({jobs}) breaks nothing with the first of each.")
     for note in found.notes:

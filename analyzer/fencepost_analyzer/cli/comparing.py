@@ -120,6 +120,7 @@ def _print(out: Output, rows: Sequence[Row], best: Row | None) -> None:
 def _row(row: Row, explored: bool) -> list[str]:
     said = [", ".join(row.outcome.violated)] if row.outcome.violated else []
     said += [f"unknown: {', '.join(row.outcome.unknown)}"] if row.outcome.unknown else []
+    said += ["cut off by its time"] if row.outcome.overdue else []
     cells = [row.policy, "; ".join(said) or "holds", f"{len(row.outcome.undone) or '-'}"]
     if explored and row.exploration is not None:
         cells += [f"{row.exploration.found.schedules:,}", f"{row.exploration.found.broken:,}"]

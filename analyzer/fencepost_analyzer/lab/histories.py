@@ -55,8 +55,7 @@ class Histories:
         self._compact()
         found = judge_many(pa.concat_tables(self._tables), extra=invariants, only=only) if self._taken else {}
         judgements = [
-            _without_goals(found[number]) if number in self._unfinished else found[number]
-            for number in range(self._taken)
+            _cut_off(found[number]) if number in self._unfinished else found[number] for number in range(self._taken)
         ]
         self.events = self._taken = 0
         self._tables.clear()
@@ -68,8 +67,8 @@ class Histories:
         self._records.clear()
 
 
-def _without_goals(judgement: Judgement) -> Judgement:
+def _cut_off(judgement: Judgement) -> Judgement:
     """What breaks no matter how it would have gone on; a goal that was not reached is undecided."""
     open_goals = tuple(name for name in judgement.violated if name.startswith(GOAL))
     violated = tuple(name for name in judgement.violated if name not in open_goals)
-    return replace(judgement, violated=violated, unknown=(*judgement.unknown, *open_goals))
+    return replace(judgement, violated=violated, unknown=(*judgement.unknown, *open_goals), overdue=True)

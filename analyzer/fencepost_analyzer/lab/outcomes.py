@@ -30,21 +30,24 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a scenario comes to: broken invariants, undecided ones, and jobs whose effects are not all applied."""
+    """What a scenario comes to: broken invariants, undecided ones, and jobs whose effects are not all applied.
+    `overdue`: it was cut off by its time, and may break more."""
 
     violated: tuple[str, ...]
     unknown: tuple[str, ...]
     undone: tuple[str, ...]
+    overdue: bool = False
 
     @property
     def holds(self) -> bool:
         """Whether every invariant holds; jobs may still be undone, buried where people can find them."""
-        return not self.violated and not self.unknown
+        return not self.violated and not self.unknown and not self.overdue
 
     def cell(self) -> str:
         """As a table states it: "holds", or what does not."""
         said = [", ".join(self.violated)] if self.violated else []
         said += [f"unknown: {', '.join(self.unknown)}"] if self.unknown else []
+        said += ["cut off by its time"] if self.overdue else []
         verdict = "; ".join(said) or "holds"
         return verdict + (f" ({len(self.undone)} not done)" if self.undone else "")
 
@@ -64,25 +67,27 @@ def outcomes(
     """Runs every case under every seed and judges all of them in one pass, by our invariants and those in the
     directories `invariants`. Raises Unsteady where seeds disagree."""
     rows: list[dict[str, Any]] = []
-    runs: list[tuple[K, tuple[str, ...]]] = []
+    runs: list[tuple[K, tuple[str, ...], bool]] = []
     for case, scenario in cases.items():
         for seed in seeds:
-            told = events(scenario, seed, schedule=len(runs))
-            runs.append((case, _undone(scenario, told)))
+            sink = ColumnSink(len(runs))
+            overdue = simulate(scenario, sink, seed).overdue
+            told = sink.rows()
+            runs.append((case, _undone(scenario, told), overdue))
             rows += told
     found: dict[K, Outcome] = {}
     for schedule, judgement in judge_many(events_table(rows), extra=invariants).items():
-        case, undone = runs[schedule]
+        case, undone, overdue = runs[schedule]
         unknown = tuple(name for name in judgement.unknown if name not in judgement.vacuous)
-        outcome = Outcome(judgement.violated, unknown, undone)
+        outcome = Outcome(judgement.violated, unknown, undone, overdue)
         if found.setdefault(case, outcome) != outcome:
             raise Unsteady(f"The verdict on {case} depends on the schedule: {found[case].cell()}, {outcome.cell()}.")
     return found
 
 
-def events(scenario: Scenario, seed: int, *, schedule: int = 0) -> list[dict[str, Any]]:
+def events(scenario: Scenario, seed: int) -> list[dict[str, Any]]:
     """The events of one simulated run."""
-    sink = ColumnSink(schedule)
+    sink = ColumnSink()
     simulate(scenario, sink, seed)
     return sink.rows()
 

@@ -21,6 +21,7 @@ from fencepost_analyzer.lab.search import Question, Search, Trial
 from fencepost_analyzer.lab.space import Bound, long_enough, plain
 from fencepost_analyzer.placing import place
 from fencepost_analyzer.strategies import Strategy
+from fencepost_analyzer.verdicts import Judgement
 from fencepost_runtime.policy import Policy
 from fencepost_runtime.scenario import MAX_FAULTS, Fault, Scenario
 
@@ -66,7 +67,8 @@ class Less:
 @dataclass(frozen=True, slots=True)
 class Option:
     """A set of changes that nothing weaker can stand for. `remaining`: what breaks under it still, as under every other
-    policy; `less`: what breaks under the policies that ask for one change less.
+    policy; `less`: what breaks under the policies that ask for one change less. `overdue`: the incident itself was cut
+    off by its time under it, so that nobody knows what it breaks.
     `calm` and `incident`: what it costs, to be held beside the advice's own `calm` and `incident`."""
 
     changes: Mapping[str, Any]
@@ -77,6 +79,7 @@ class Option:
     less: tuple[Less, ...]
     calm: Cost
     incident: Cost
+    overdue: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -86,6 +89,7 @@ class Option:
             "schedules": self.found.schedules,
             "undecided": dict(self.found.undecided),
             "overdue": self.found.overdue,
+            "incident_overdue": self.overdue,
             "remaining": [one.to_dict() for one in self.remaining],
             "less": [one.to_dict() for one in self.less],
             "costs": {"calm": self.calm.to_dict(), "incident": self.incident.to_dict()},
@@ -111,9 +115,14 @@ class Advice:
 
     @property
     def healed(self) -> bool:
-        """Whether the incident breaks nothing under the first option; what up to so many other faults can still break
-        there, its `remaining` says."""
-        return bool(self.options) and not any(one.incident for one in self.options[0].remaining)
+        """Whether the incident breaks nothing under the first option, and was seen to its end there; what up to so many
+        other faults can still break, its `remaining` says."""
+        return self.decided and bool(self.options) and not any(one.incident for one in self.options[0].remaining)
+
+    @property
+    def decided(self) -> bool:
+        """Whether the incident was seen to its end under the first option."""
+        return not any(one.overdue for one in self.options[:1])
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -169,13 +178,13 @@ def whole(
     policies: Mapping[str, Policy],
     bound: Bound,
     invariants: Sequence[Path] = (),
-) -> tuple[str, ...]:
+) -> Judgement:
     """What the whole incident breaks with these policies by queue, however long it takes: as long as schedules of the
     search may."""
     queues = tuple(replace(queue, policy=policies.get(queue.name, queue.policy)) for queue in scenario.queues)
     placed = place(replace(scenario, queues=queues), inferences).scenario
     lasting = replace(placed, at_most_ms=long_enough(placed, bound))
-    return next(judged([lasting], seed, (directory("goals"), *invariants))).judgement.violated
+    return next(judged([lasting], seed, (directory("goals"), *invariants))).judgement
 
 
 def _option(search: Search, trial: Trial, aim: Sequence[str] | None) -> Option:
@@ -192,6 +201,7 @@ def _option(search: Search, trial: Trial, aim: Sequence[str] | None) -> Option:
         tuple(_less(trial, one, found, aim) for one, found in zip(lesser, counted, strict=True)),
         cost(replace(trial.scenario, faults=()), seed),
         cost(trial.scenario, seed),
+        trial.own_overdue,
     )
 
 

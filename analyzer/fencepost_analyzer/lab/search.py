@@ -50,11 +50,13 @@ class Question:
 @dataclass(slots=True)
 class Trial:
     """One policy, and what is known of it: the shortest schedule seen to break each invariant. `own`: the invariants
-    that the incident itself breaks under it. `exploration` is None until every schedule was run."""
+    that the incident itself breaks under it; `own_overdue`: it was cut off by its time, and may break more.
+    `exploration` is None until every schedule was run."""
 
     choice: Choice
     scenario: Scenario
     own: frozenset[str] = frozenset()
+    own_overdue: bool = False
     breaks: dict[str, Shortest] = field(default_factory=dict)
     exploration: Exploration | None = None
 
@@ -162,7 +164,7 @@ class Search:
             for name in judgement.violated:
                 trial.note(name, Shortest(len(scenario.faults), base, added))
             if base and not added:
-                trial.own = frozenset(judgement.violated)
+                trial.own, trial.own_overdue = frozenset(judgement.violated), judgement.overdue
         self.tried += len(cases)
         self._progress(len(self.explored), len(self.trials), self.tried)
 

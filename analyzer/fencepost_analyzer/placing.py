@@ -44,6 +44,22 @@ def place(scenario: Scenario, inferences: Iterable[Inference]) -> Placed:
     return Placed(replace(scenario, faults=tuple(faults)), tuple(moved), tuple(homeless))
 
 
+def striking(scenario: Scenario) -> Scenario:
+    """The same histories, as a file can say them: without faults that its policies never come to, and without waiting
+    for steps that they never come to."""
+    policies = {job.id: queue.policy for queue in scenario.queues for job in queue.jobs}
+
+    def never(point: Point) -> bool:
+        return bool(lacking(point, policies[point.job]) or surplus(point, policies[point.job]))
+
+    faults = (
+        replace(fault, until=None) if fault.until is not None and never(fault.until) else fault
+        for fault in scenario.faults
+        if not never(fault.at)
+    )
+    return replace(scenario, faults=tuple(faults))
+
+
 def unstruck(faults: Iterable[Fault], scenario: Scenario) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Of faults that never struck, those that had no place by the policy's own rules, and those that should have had
     one: their absence may be all that made a difference."""

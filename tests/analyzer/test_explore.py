@@ -18,6 +18,8 @@ from fencepost_analyzer.lab.explore import CHUNK, Exploration, Plan, Unit, aroun
 from fencepost_analyzer.lab.found import Found
 from fencepost_analyzer.lab.ledger import Ledger, digest, rules
 from fencepost_analyzer.lab.space import Bound, fault_of, following, plain
+from fencepost_analyzer.placing import striking
+from fencepost_analyzer.scenario_file import dump, load
 from fencepost_runtime.columns import ColumnSink
 from fencepost_runtime.policy import preset
 from fencepost_runtime.scenario import DURABLE, OF_NO_JOB, Fault, Point, Scenario
@@ -250,6 +252,26 @@ def test_the_command_writes_what_breaks_as_a_scenario() -> None:
     assert "INV-007" in fencepost("check", "again", "--json").json["violated"]
     goes_on = fencepost("explore", "was", "--faults", "1", "--json")
     assert goes_on.json == done.json
+
+
+def test_what_is_written_can_be_run_under_a_policy_that_never_comes_to_a_fault(tmp_path: Path) -> None:
+    """The incident itself breaks it, whose second attempt there is no more: a file that names it would be refused."""
+    kills = [Fault("kill", Point("pay-1", 1, "write", 1)), Fault("kill", Point("pay-1", 2, "settle"))]
+    source = tmp_path / "twice.toml"
+    source.write_text(dump(replace(ONE, faults=tuple(kills)), seed=1))
+    into = ("--into", tmp_path / "found", "--workers", "1", "--faults", "0", "--json")
+    done = fencepost("explore", source, "--policy", "one-attempt", *into)
+    assert done.json["violated"] == {"INV-007": 1}
+    scenario, _ = load(Path(done.json["scenarios"]["INV-007"]))
+    assert scenario.faults == (kills[0],)
+
+
+def test_no_pause_is_written_that_waits_for_what_never_comes() -> None:
+    """Nobody takes anything back: the same pause, which ends by its own time."""
+    waiting = Fault("pause", Point("pay-1", 1, "write"), Point("pay-1", 0, "reclaim", when="after"), 10_000)
+    scenario = replace(ONE.with_changes({"reclaim": "none"}), faults=(waiting,))
+    assert striking(scenario).faults == (replace(waiting, until=None),)
+    assert striking(ONE.with_changes({"reclaim": "guarded"})).faults == ()
 
 
 @pytest.mark.usefixtures("recorded")

@@ -18,6 +18,7 @@ from fencepost_analyzer.lab.histories import Histories
 from fencepost_analyzer.lab.lineage import concerns, lineage
 from fencepost_analyzer.lab.processes import processes
 from fencepost_analyzer.lab.space import Bound, following, in_order, long_enough, merged, plain, shorter
+from fencepost_analyzer.placing import striking
 from fencepost_runtime.columns import ColumnSink
 from fencepost_runtime.scenario import Fault, Scenario
 from fencepost_runtime.simulate import Passed, Simulated, simulate
@@ -105,7 +106,7 @@ class Exploration:
     def scenario(self, name: str) -> Scenario:
         """The shortest schedule that breaks an invariant, as a scenario to run with the plan's seed."""
         one = self.found.shortest[name]
-        return _with(self.plan.bases[one.base][0], one.added)
+        return striking(_with(self.plan.bases[one.base][0], one.added))
 
 
 def around(

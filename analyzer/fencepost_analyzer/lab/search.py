@@ -18,7 +18,7 @@ from fencepost_analyzer.lab.explore import Exploration, Plan, bases, explore
 from fencepost_analyzer.lab.found import Found, Shortest
 from fencepost_analyzer.lab.lattice import Choice, above
 from fencepost_analyzer.lab.space import Bound, long_enough
-from fencepost_analyzer.placing import place
+from fencepost_analyzer.placing import place, striking
 from fencepost_runtime.policy import Policy
 from fencepost_runtime.scenario import Fault, Scenario
 
@@ -72,7 +72,7 @@ class Trial:
     def broken_by(self, invariant: str) -> Scenario:
         """The shortest schedule seen to break an invariant, as a scenario."""
         one = self.breaks[invariant]
-        return struck(self.scenario, one.base, one.added)
+        return striking(struck(self.scenario, one.base, one.added))
 
 
 def one_by_one(plans: Sequence[Plan]) -> Iterator[Exploration]:

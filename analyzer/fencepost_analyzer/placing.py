@@ -31,7 +31,7 @@ def place(scenario: Scenario, inferences: Iterable[Inference]) -> Placed:
     moved, homeless = [], []
     for inference in inferences:
         job, policy = jobs[inference.fault.at.job]
-        lack = lacking(inference.fault.at, policy)
+        lack = lacking(inference.fault.at, policy, job)
         at = _nearest(inference.fault, inference.work, job, policy) if lack else inference.fault.at
         if at is None:
             homeless.append(f"{named(inference.fault)}: {lack}")
@@ -47,10 +47,11 @@ def place(scenario: Scenario, inferences: Iterable[Inference]) -> Placed:
 def striking(scenario: Scenario) -> Scenario:
     """The same histories, as a file can say them: without faults that its policies never come to, and without waiting
     for steps that they never come to."""
-    policies = {job.id: queue.policy for queue in scenario.queues for job in queue.jobs}
+    jobs = {job.id: (job, queue.policy) for queue in scenario.queues for job in queue.jobs}
 
     def never(point: Point) -> bool:
-        return bool(lacking(point, policies[point.job]) or surplus(point, policies[point.job]))
+        job, policy = jobs[point.job]
+        return bool(lacking(point, policy, job) or surplus(point, policy))
 
     faults = (
         replace(fault, until=None) if fault.until is not None and never(fault.until) else fault
@@ -84,8 +85,9 @@ def _nearest(fault: Fault, work: int, job: Job, policy: Policy) -> Point | None:
             return replace(at, step="work", index=min(work, last + 1), when="after")
         case "renew" if work <= last:
             return replace(at, step="write", index=work)
-        case "renew" if policy.ack == "late" or policy.writes == "atomic":
-            return replace(at, step="settle" if policy.ack == "late" else "apply", index=0)
+        case "renew":
+            lost = replace(at, step="settle" if policy.ack == "late" else "apply", index=0)
+            return None if lacking(lost, policy, job) else lost
         case "retry" if befalls:
             return replace(at, step="finish", when="after" if at.when == "after" else "before")
         case "apply" if last >= 0:

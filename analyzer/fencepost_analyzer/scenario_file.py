@@ -72,15 +72,15 @@ def loads(content: str, path: Path) -> tuple[Scenario, int]:
 def _check_faults(scenario: Scenario, written: Sequence[Any]) -> None:
     """Raises ScenarioError for a fault that can never strike, or a pause until what never comes, under the policy that
     the file itself names."""
-    policies = {job.id: queue.policy for queue in scenario.queues for job in queue.jobs}
+    jobs = {job.id: (job, queue.policy) for queue in scenario.queues for job in queue.jobs}
     for number, (fault, entry) in enumerate(zip(scenario.faults, written, strict=True)):
         inside = ("at",) if "at" in entry else ()
         for point, where in ((fault.at, inside), (fault.until, ("until",))):
             if point is None:
                 continue
-            policy = policies[point.job]
+            job, policy = jobs[point.job]
             what = "This fault can never strike" if point is fault.at else "This pause can never end so"
-            for reason, key in ((lacking(point, policy), "step"), (surplus(point, policy), "attempt")):
+            for reason, key in ((lacking(point, policy, job), "step"), (surplus(point, policy), "attempt")):
                 if reason is not None:
                     raise ScenarioError(f"{what}: {reason}.", ("faults", number, *where, key))
 

@@ -129,6 +129,8 @@ class _Attempt:
             await self._step("write", index=index, effect=effect)  # In the open transaction: nothing is durable yet.
         await self._work(len(effects))
         settle = self._policy.ack == "with_writes"
+        if not effects and not settle:
+            return  # Nothing would be in the transaction, and nobody could tell how it ended.
         operation = WriteAll(self._job.id, effects, self._token, self._policy.fencing, self._dedupe, settle)
         batch: Batch = await self._step("apply", operation)
         for answer in (*batch.writes, batch.settled):

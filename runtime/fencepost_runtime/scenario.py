@@ -139,8 +139,8 @@ class Scenario:
         )
 
 
-def lacking(at: Point, policy: Policy) -> str | None:
-    """Why a policy has no such step, if it has none."""
+def lacking(at: Point, policy: Policy, job: Job) -> str | None:
+    """Why a job has no such step under a policy, if it has none."""
     name = f"under policy {policy.name}"
     if at.step == "renew" and not policy.renews:
         return f"{name} there is no renew step"
@@ -150,6 +150,8 @@ def lacking(at: Point, policy: Policy) -> str | None:
         return f"{name} there is no reclaimer"
     if at.step == "apply" and policy.writes != "atomic":
         return f"{name} the writes have no transaction in common"
+    if at.step == "apply" and not job.effects and policy.ack != "with_writes":
+        return f"{name} a job without effects has no transaction"
     return None
 
 

@@ -303,6 +303,19 @@ def test_bad_input_is_told_by_its_line(tmp_path: Path, old: str, new: str, line:
     assert words in done.err
 
 
+def test_a_job_without_effects_has_no_transaction_to_strike(tmp_path: Path) -> None:
+    """Nobody could tell that it was struck. Where the acknowledgement is in it there is one."""
+    content = WRONG.replace('ack = "early", fencing = true', 'writes = "atomic", ack = "late"')
+    content = content.replace(
+        'job = "pay-1"\nattempt = 1\nstep = "write"', 'job = "mail-2"\nattempt = 1\nstep = "apply"', 1
+    )
+    with pytest.raises(
+        ScenarioFileError, match=r"s\.toml:32: .* never strike: .* a job without effects has no transac"
+    ):
+        _again(tmp_path, content, "s.toml")
+    assert _again(tmp_path, content.replace('ack = "late" }', 'ack = "with_writes" }'), "s.toml")
+
+
 def test_json_is_told_by_its_line_too(tmp_path: Path) -> None:
     """Also where the point is a table of its own, and the scenario one of a larger file."""
     data = {"title": "x", "scenario": failure_modes()["FM-002"].scenario.to_dict()}
@@ -404,10 +417,13 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 
 def _possible(scenario: Scenario) -> Scenario:
     """Without the faults that its policies have no place for: these are refused."""
-    policies = {job.id: queue.policy for queue in scenario.queues for job in queue.jobs}
+    jobs = {job.id: (job, queue.policy) for queue in scenario.queues for job in queue.jobs}
 
     def never(point: Point | None) -> bool:
-        return point is not None and bool(lacking(point, policies[point.job]) or surplus(point, policies[point.job]))
+        if point is None:
+            return False
+        job, policy = jobs[point.job]
+        return bool(lacking(point, policy, job) or surplus(point, policy))
 
     kept = tuple(fault for fault in scenario.faults if not never(fault.at) and not never(fault.until))
     return replace(scenario, faults=kept)

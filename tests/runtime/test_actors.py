@@ -149,10 +149,12 @@ def test_stepwise_writes_stage_nothing() -> None:
 
 
 def test_a_job_without_effects_is_worked_and_settled() -> None:
-    """With nothing to write an attempt is one work step, then the settle."""
+    """With nothing to write an attempt is one work step, then the settle: no transaction is opened for nothing."""
     job = Job("job", "q", "work", ())
     assert attempt(NAIVE, job=job).words[1:5] == ["start", "work 0", "settle", "finish"]
-    assert attempt(Policy(writes="atomic"), job=job).words[1:6] == ["start", "work 0", "apply", "settle", "finish"]
+    assert attempt(Policy(writes="atomic"), job=job).words[1:5] == ["start", "work 0", "settle", "finish"]
+    joined = attempt(Policy(writes="atomic", ack="with_writes"), job=job)
+    assert joined.words[1:5] == ["start", "work 0", "apply", "finish"]
 
 
 THIRD = 100 * MS

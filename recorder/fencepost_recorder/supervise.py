@@ -206,7 +206,6 @@ class Supervisor:
             self._hear_of_forks_and_exits()
             self._scan()
         self._tell_end(process, status)
-        self._producers.pop(process.pid, None)
 
     def _tell_end(self, process: Process, status: int | None) -> None:
         exited = self._exits.pop(process.pid, None)
@@ -221,11 +220,14 @@ class Supervisor:
         if process.stopped and status != signal.SIGKILL:
             # Whatever else ended it, it was continued before.
             self._tell("resume", process, signal="SIGCONT", moment=(self._polled_at, until))
+        self._tell_how(process, status, (since, until))
+
+    def _tell_how(self, process: Process, status: int | None, moment: tuple[int, int]) -> None:
         if status is not None and os.WIFSIGNALED(status):
-            self._crashed(process, signal_name(os.WTERMSIG(status)), (since, until))
+            self._crashed(process, signal_name(os.WTERMSIG(status)), moment)
         elif process.pid == self._pid or process.pid in self._producers:
-            code = None if status is None else os.WEXITSTATUS(status)
-            self._tell("exit", process, code=code, moment=(since, until))
+            self._tell("exit", process, code=None if status is None else os.WEXITSTATUS(status), moment=moment)
+        self._producers.pop(process.pid, None)
 
     def _crashed(self, process: Process, name: str, moment: tuple[int, int]) -> None:
         self._crashes += 1
@@ -279,10 +281,10 @@ class Supervisor:
                         self._ghosts[event.pid] = event.parent
             elif event.pid in self._tree.by_pid:
                 self._exits[event.pid] = event
-            elif (parent := self._ghosts.pop(event.pid, None)) is not None and os.WIFSIGNALED(event.status):
+            elif (parent := self._ghosts.pop(event.pid, None)) is not None:
+                self._hear_of_logs()  # It may have recorded since they were last asked for.
                 at = event.at_unix_nano
-                ghost = Process(event.pid, parent, "", 0, -1, at, at)
-                self._crashed(ghost, signal_name(os.WTERMSIG(event.status)), (at, at))
+                self._tell_how(Process(event.pid, parent, "", 0, -1, at, at), event.status, (at, at))
         if self._kernel.overrun:
             self._kernel.overrun = False
             self._ghosts.clear()

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from fencepost_recorder import begin, descendants, seal
+from fencepost_recorder.connector import Connector
 from fencepost_recorder.descendants import Descendants, Process, read_stat
 from fencepost_recorder.linux import status_of_reaped
 
@@ -33,6 +34,9 @@ def refuse(*_):
 if "/proc alone" in os.environ["KNOWS"]:
     supervise.Connector = refuse
     supervise.linux.FolderWatch = refuse
+if "too late" in os.environ["KNOWS"]:
+    hold = supervise.Descendants.hold
+    supervise.Descendants.hold = lambda self, pid: None if self.by_pid else hold(self, pid)
 settings = json.loads(os.environ["RULES"])
 rules = supervise.Rules(**settings, say=lambda sentence: print("said:", sentence, file=sys.stderr))
 bystander = Bystander()
@@ -351,8 +355,6 @@ def test_stops_and_continuations_are_told(supervise: Supervise) -> None:
 
 def test_many_processes_that_live_for_a_moment_are_all_told(supervise: Supervise, knows: str) -> None:
     """The kernel's news leave out nobody; where they cannot be had, the supervisor's own children are told at least."""
-    from fencepost_recorder.connector import Connector
-
     loop = "i=0; while [ $i -lt 20 ]; do i=$((i+1)); sh -c \"sh -c 'kill -9 \\$\\$'; true\"; done"
     seen = supervise("sh", "-c", loop).seen()
     assert seen.ended["code"] == 0
@@ -363,6 +365,33 @@ def test_many_processes_that_live_for_a_moment_are_all_told(supervise: Supervise
     if knows != "/proc alone":
         assert seen.ended["crashes"] == 20
         assert {one["process.signal"] for one in seen.named("crash")} == {"SIGKILL"}
+
+
+@pytest.mark.parametrize("knows", ["all there is, too late to hold anybody but the command"])
+def test_whoever_was_gone_before_it_was_held_is_told_with_its_log(supervise: Supervise) -> None:
+    """Also one that exited, if it recorded: its log was heard of a moment before, or just now."""
+    try:
+        Connector().close()
+    except OSError:
+        return
+    source = """
+        import os
+        os.environ["FENCEPOST_WAL"] = os.environ["WAL"]
+        from opentelemetry import trace
+        from fencepost_recorder import install
+        install("work")
+        for number in (0, 9, 0):
+            if os.fork() == 0:
+                trace.get_tracer("work").start_span("work").end()
+                if number:
+                    os.kill(os.getpid(), number)
+                os._exit(7)
+            os.wait()
+    """
+    seen = supervise(*python(source)).seen()
+    ends = seen.named("crash") + seen.named("exit")
+    assert [one.get("process.signal") or one["process.exit.code"] for one in ends] == ["SIGKILL", 7, 7, 0]
+    assert [len(one.get("fencepost.producers", ())) for one in ends] == [1, 1, 1, 1]
 
 
 def test_a_recording_within_is_no_crash(supervise: Supervise) -> None:

@@ -26,7 +26,7 @@ STEPS = {
     "idle": "nothing to do: wait for the next poll",
     "sleep": "time passes",
     "scan": "the reclaimer reads which leases have run out",
-    "reclaim": "the reclaimer takes one lease back",
+    "reclaim": "the reclaimer takes one lease back; a fault strikes the first time that it does so with its job",
     "inventory": "the supervisor reads what a queue still holds",
 }
 

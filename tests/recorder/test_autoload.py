@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -138,6 +140,41 @@ SET_BY_THE_PROGRAM = """
         os._exit(0)
     os.wait()
 """
+
+
+def test_whose_spans_they_are_is_told_where_a_stock_set_up_does_not(
+    recordings: Path, instrumented: Instrumented, distro: Path
+) -> None:
+    """A process and its fork are told by host and pid, without which no clock compares; what the program says stays."""
+    source = """
+        import os
+        from opentelemetry import trace
+        with trace.get_tracer("scope").start_as_current_span("parent"):
+            pass
+        if os.fork() == 0:
+            with trace.get_tracer("scope").start_as_current_span("child"):
+                pass
+            os._exit(0)
+        os.wait()
+    """
+    told = {}
+    for name, environment in (("stock", {}), ("named", {"OTEL_RESOURCE_ATTRIBUTES": "host.name=one"})):
+        directory = begin(recordings, name)
+        assert instrumented(source, directory / "wal", distro, **environment).returncode == 0
+        recording = seal(directory, tool_version="test")
+        assert recording.gaps().num_rows == 0
+        pids = {one.producer: one.pid for one in recording.manifest.producers}
+        for span in recording.spans().to_pylist():
+            resource = json.loads(span["resource_attributes"])
+            assert resource["process.pid"] == pids[span["producer"]]
+            told[name, span["name"]] = resource["host.name"]
+    here = socket.gethostname()
+    assert told == {
+        ("stock", "parent"): here,
+        ("stock", "child"): here,
+        ("named", "parent"): "one",
+        ("named", "child"): "one",
+    }
 
 
 def test_a_provider_that_the_program_sets_in_a_forked_child_takes_our_place(

@@ -59,6 +59,15 @@ def test_a_crash_befalls_the_workers_whose_logs_the_process_wrote() -> None:
     ]
 
 
+def test_a_crash_is_told_on_the_host_that_the_dead_process_named() -> None:
+    """Who wrote a log here ran here, though its resource calls this host otherwise: the clock is the same."""
+    crash = seen("crash", "s", **{"process.pid": 7, "fencepost.producers": ["a-7", "b-7", "c-7", "silent-7"]})
+    rows = (worker("a-7", 7, "one"), worker("b-7", 7, None), worker("c-7", 7, "one"), worker("c-7", 7, "two"))
+    with opened(Fake([crash, *rows])) as (connection, _):
+        hosts = connection.sql("SELECT worker_id, host FROM events ORDER BY worker_id").fetchall()
+    assert hosts == [("a-7", "one"), ("b-7", "here"), ("c-7", "here"), ("silent-7", "here")]
+
+
 def test_a_process_that_sent_its_spans_is_known_by_the_id_in_their_resource() -> None:
     """Without a log the process id and the host of the spans' resource tell which worker it was."""
     crash = seen("crash", "s", **{"process.pid": 7, "process.signal": "SIGSEGV"})

@@ -26,13 +26,21 @@ others AS (
         TRY(json_extract_string(resource_attributes, '$."host.name"')) AS host
     FROM spans
     WHERE scope_name IS DISTINCT FROM 'fencepost.supervisor'
-        AND EXISTS (FROM befallen WHERE producers IS NULL)
+        AND EXISTS (FROM befallen)
+),
+-- Whose log it was, ran here, whatever its resource calls this host.
+aliases AS (
+    SELECT worker_id, min(host) AS host
+    FROM others
+    GROUP BY worker_id
+    HAVING count(DISTINCT host) = 1
 ),
 known AS (
-    SELECT span_id, unnest(producers) AS worker_id
-    FROM befallen
+    SELECT named.span_id, named.worker_id, aliases.host
+    FROM (SELECT span_id, unnest(producers) AS worker_id FROM befallen) AS named
+    LEFT JOIN aliases USING (worker_id)
     UNION
-    SELECT befallen.span_id, others.worker_id
+    SELECT befallen.span_id, others.worker_id, NULL AS host
     FROM befallen
     JOIN others
         ON befallen.pid = others.pid
@@ -45,6 +53,8 @@ SELECT
     befallen.at,
     befallen.decided_by,
     'ok' AS outcome,
-    reason, host, producer, producer_seq, producer_end_seq, trace_id, befallen.span_id
+    reason,
+    coalesce(known.host, befallen.host) AS host,
+    producer, producer_seq, producer_end_seq, trace_id, befallen.span_id
 FROM befallen
 LEFT JOIN known USING (span_id)

@@ -18,6 +18,7 @@ from analyzer.lab import HOSTILE, Done, asked, doubtful_lines, fencepost, verifi
 from fencepost_analyzer import catalogue
 from fencepost_analyzer.cli import main
 from fencepost_recorder import begin, open_recording
+from fencepost_recorder.errors import StorageError
 from fencepost_runtime.policy import presets
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -447,3 +448,18 @@ def test_a_job_is_found_by_the_name_that_was_shown(here: Path) -> None:
     shown = fencepost(*words[words.index("show") :])
     assert (shown.code, shown.err) == (0, "")
     assert here.exists()
+
+
+def test_a_recording_that_has_to_be_sealed_later_is_named_by_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is told to be typed when the disk was full, and after that, works wherever the recordings are."""
+
+    def full(*_: object, **__: object) -> None:
+        raise StorageError("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("fencepost_recorder.seal", full)
+        done = fencepost("record", "--recordings", "my own", "--id", "late", "--", "true")
+    assert "What was recorded is safe: `fencepost seal 'my own/late'` finishes it" in done.err
+    sealed = fencepost("seal", "my own/late")
+    (line,) = [line for line in sealed.out.splitlines() if "show" in line]
+    assert fencepost(*shlex.split(line)[1:]).code == 0

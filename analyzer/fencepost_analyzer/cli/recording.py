@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -207,7 +208,9 @@ def _sealed(directory: Path) -> Recording | None:
         render.complain(f"{explain(error)} any more: if it was moved meanwhile, `fencepost seal` finishes it there")
         return None
     except (RecorderError, OSError) as error:
-        render.complain(f"{explain(error)}. What was recorded is safe: `fencepost seal {directory.name}` finishes it")
+        # By its path, which is right wherever the recordings are.
+        again = f"`fencepost seal {shlex.quote(str(directory))}`"
+        render.complain(f"{explain(error)}. What was recorded is safe: {again} finishes it")
         return None
 
 

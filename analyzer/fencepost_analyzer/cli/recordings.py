@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -185,7 +186,9 @@ def seal(context: typer.Context, run: Run, recordings: Recordings = None, as_jso
     here = session(context, recordings, as_json)
     made = recover(resolve(here.recordings, run), tool_version=__version__)
     here.out.line("sealed ", bold(made.id), f": {_contents(made)}")
-    here.out.next_steps(f"check {made.id}", f"show {made.id}")
+    # One that was named by its path may lie where its id alone says nothing.
+    name = made.id if made.directory == here.recordings / made.id else shlex.quote(run)
+    here.out.next_steps(f"check {name}", f"show {name}")
     if here.out.as_json:
         here.out.document(_made(made))
     return 0

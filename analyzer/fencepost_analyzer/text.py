@@ -132,3 +132,23 @@ def nearest(name: str, known: Iterable[str], *, see: str) -> str:
     if close:
         return f"did you mean {' or '.join(by_folded[one] for one in close)}?"
     return f"see `{see}`"
+
+
+# What a gap's `lost` counts, where that is not spans; of those without a word nothing is missing.
+_LOST = {
+    "clock_set": "",
+    "truncated": "attribute value",
+    "dropped_attributes": "attribute",
+    "dropped_events": "event",
+    "dropped_links": "link",
+    "refused": "request",
+}
+
+
+def lost(cause: str, count: int | None) -> str:
+    """How much the gaps of one cause lost, None where that is not known: `3 spans lost`, `nothing lost`."""
+    what = _LOST.get(cause, "span")
+    if not what:
+        return "nothing lost"
+    became = "cut" if cause == "truncated" else "lost"
+    return f"{counted(count, what)} {became}" if count is not None else f"an unknown number of {what}s {became}"

@@ -105,3 +105,12 @@ def test_the_nearest_names_are_offered() -> None:
     """A misspelt name meets its nearest, whatever its case; a strange one is told where to look."""
     assert "INV-001" in text.nearest("inv-01", ["INV-001", "INV-018"], see="x")
     assert text.nearest("zzz", ["safe"], see="fencepost policies") == "see `fencepost policies`"
+
+
+def test_what_a_gap_lost_is_told_in_what_its_cause_counts() -> None:
+    """Attributes that were dropped are no spans, and where somebody set a clock nothing is missing."""
+    assert text.lost("sequence_break", 1) == "1 span lost"
+    assert text.lost("unsequenced", None) == "an unknown number of spans lost"
+    assert text.lost("dropped_attributes", 7) == "7 attributes lost"
+    assert text.lost("truncated", None) == "an unknown number of attribute values cut"
+    assert text.lost("clock_set", None) == "nothing lost"

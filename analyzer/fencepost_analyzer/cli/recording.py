@@ -244,8 +244,7 @@ def _tell(here: Session, made: Recording, report: Path | None, more: dict[str, A
     here.out.line("recorded  ", bold(made.id), f": {contents}")
     missing = _missing(made)
     for cause, (gaps, lost) in missing.items():
-        amount = "how much is not known" if lost is None else f"{lost:,} lost"
-        here.out.line("missing   ", f"{cause}: {text.counted(gaps, 'gap')}, ", dim(amount))
+        here.out.line("missing   ", f"{cause}: {text.counted(gaps, 'gap')}, ", dim(text.lost(cause, lost)))
     here.out.next_steps(f"check {made.id}", f"show {made.id}")
     document = {
         "recording": made.id,

@@ -132,8 +132,8 @@ def _gap_sentence(cause: str, detail: str, found: list[dict[str, Any]]) -> str:
     names = list(dict.fromkeys(gap["producer"] for gap in found if gap["producer"] is not None))
     who = f" of {names[0]}" if len(names) == 1 else f" of {len(names):,} processes" if names else ""
     known = all(gap["lost"] is not None for gap in found)
-    lost = text.counted(sum(gap["lost"] or 0 for gap in found), "span") if known else "an unknown number of spans"
-    return f"{cause}{who}, {lost} lost" + (f": {detail}" if detail else "")
+    lost = text.lost(cause, sum(gap["lost"] or 0 for gap in found) if known else None)
+    return f"{cause}{who}, {lost}" + (f": {detail}" if detail else "")
 
 
 def _print_producers(out: Output, producers: list[dict[str, Any]]) -> None:

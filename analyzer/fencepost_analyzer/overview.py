@@ -18,7 +18,8 @@ MAX_GAPS = 20
 @dataclass(frozen=True, slots=True)
 class Overview:
     """`began_unix_nano` and `lasted_ns` span all recorded spans (None when there are none); `unfinished` counts the
-    spans that never ended; `gaps` are the first of them, as rows of the gaps table. All texts are raw."""
+    spans that never ended; `gaps` are the first of them, as rows of the gaps table; `endings` says of producers that
+    `fencepost record` saw end how they did: "killed by SIGKILL", "exited with 0". All texts are raw."""
 
     recording: str
     created: datetime
@@ -30,6 +31,7 @@ class Overview:
     began_unix_nano: int | None
     lasted_ns: int | None
     producers: list[dict[str, Any]]
+    endings: dict[str, str]
     gap_count: int
     gaps: list[dict[str, Any]]
     events: dict[str, int]
@@ -49,6 +51,7 @@ def overview(case: Case, *, most_gaps: int = MAX_GAPS) -> Overview:
     """Reads a case's manifest, spans and events."""
     manifest = case.recording.manifest
     (facts,) = rows(case.connection.execute(resource("stories/facts.sql")))
+    seen = rows(case.connection.execute(resource("stories/endings.sql")))
     events = case.connection.execute("SELECT event, count(*) FROM events GROUP BY event ORDER BY count(*) DESC, event")
     gaps = case.recording.gaps()
     return Overview(
@@ -62,6 +65,7 @@ def overview(case: Case, *, most_gaps: int = MAX_GAPS) -> Overview:
         began_unix_nano=facts["began"],
         lasted_ns=facts["lasted"],
         producers=[asdict(producer) for producer in manifest.producers],
+        endings={one["producer"]: _ending(one["killed"], one["how"]) for one in seen},
         gap_count=gaps.num_rows,
         gaps=gaps.slice(0, most_gaps).to_pylist(),
         events={str(event): count for event, count in events.fetchall()},
@@ -70,3 +74,9 @@ def overview(case: Case, *, most_gaps: int = MAX_GAPS) -> Overview:
         unmapped=list(case.unmapped),
         announced=case.announced,
     )
+
+
+def _ending(killed: bool, how: str | None) -> str:
+    if killed:
+        return f"killed by {how or 'a signal'}"
+    return "exited" if how is None else f"exited with {how}"

@@ -10,6 +10,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -463,3 +464,25 @@ def test_a_recording_that_has_to_be_sealed_later_is_named_by_its_path(monkeypatc
     sealed = fencepost("seal", "my own/late")
     (line,) = [line for line in sealed.out.splitlines() if "show" in line]
     assert fencepost(*shlex.split(line)[1:]).code == 0
+
+
+FORKED = """
+import os, signal
+from opentelemetry import trace
+from fencepost_recorder import install
+install("shop")
+for way in (lambda: os._exit(0), lambda: os._exit(3), lambda: os.kill(os.getpid(), signal.SIGKILL)):
+    if os.fork() == 0:
+        trace.get_tracer("shop").start_span("work").end()
+        way()
+    os.wait()
+"""
+
+
+def test_how_a_process_ended_is_told_as_it_was_seen() -> None:
+    """A forked worker that left by _exit() closed no log, and did not die of it: `record` saw how it ended."""
+    fencepost("record", "--recordings", "own", "--id", "ends", "--", sys.executable, "-c", FORKED)
+    done = fencepost("show", "ends", "--recordings", "own")
+    table = done.out.partition("how it ended\n")[2].splitlines()
+    ends = sorted(re.split(r"  +", line, maxsplit=4)[4] for line in table)
+    assert [end for end in ends if end != "closed"] == ["exited with 0", "exited with 3", "killed by SIGKILL"]

@@ -89,7 +89,7 @@ def print_overview(out: Output, held: Overview) -> None:
         rows.append(("", dim(f"… {text.counted(held.gap_count - len(held.gaps), 'more gap')}")))
     for name, value in rows:
         out.item(f"{name:<11}", value)
-    _print_producers(out, held.producers)
+    _print_producers(out, held.producers, held.endings)
 
 
 def _when(held: Overview) -> str:
@@ -136,7 +136,7 @@ def _gap_sentence(cause: str, detail: str, found: list[dict[str, Any]]) -> str:
     return f"{cause}{who}, {lost}" + (f": {detail}" if detail else "")
 
 
-def _print_producers(out: Output, producers: list[dict[str, Any]]) -> None:
+def _print_producers(out: Output, producers: list[dict[str, Any]], endings: dict[str, str]) -> None:
     if not producers:
         return
     out.blank()
@@ -153,10 +153,17 @@ def _print_producers(out: Output, producers: list[dict[str, Any]]) -> None:
             "-" if one["pid"] is None else str(one["pid"]),
             one["host"] or "-",
             f"{one['frames']:,}",
-            Styled(one["ended"], _ENDINGS.get(one["ended"], "")),
+            _ending(one["ended"], endings.get(one["producer"])),
         ]
         for one in producers[:MAX_PRODUCERS]
     ]
     out.table(columns, rows)
     if len(producers) > MAX_PRODUCERS:
         out.line(dim(f"… {text.counted(len(producers) - MAX_PRODUCERS, 'more process', 'more processes')}"))
+
+
+def _ending(ended: str, seen: str | None) -> Part:
+    """A log that was not closed says no more than that; who was seen to end may have left in good order."""
+    if ended != "died" or seen is None:
+        return Styled(ended, _ENDINGS.get(ended, ""))
+    return Styled(seen, "" if seen == "exited with 0" else _ENDINGS["died"])

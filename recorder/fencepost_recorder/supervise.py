@@ -342,7 +342,7 @@ class Supervisor:
         if self._said or seconds > self._rules.grace_seconds - _WORTH_SAYING_S:
             return
         self._said = True
-        self._rules.say(f"the command has ended; its processes {_listed(left)} have {seconds:.0f} s to end, too")
+        self._rules.say(f"the command has ended; its processes {_listed(left)} have {seconds + 0.5:.0f} s to end, too")
 
     def _hurry(self) -> None:
         """The command has ended, and whoever waits is tired of it."""

@@ -225,6 +225,14 @@ def test_whoever_outlives_the_grace_runs_on(supervise: Supervise) -> None:
     assert stat is not None and stat.state in "SR"
 
 
+def test_who_is_waited_for_is_said_with_the_time_that_is_left(supervise: Supervise) -> None:
+    """Never that they have no time when they have some."""
+    seen = supervise("sh", "-c", "sleep 600 >/dev/null 2>&1 & echo $!", rules={"grace_seconds": 0.9}).seen()
+    pid = int(seen.out)
+    os.kill(pid, signal.SIGKILL)
+    assert f"said: the command has ended; its processes {pid} have 1 s to end, too\n" in seen.err
+
+
 def test_with_end_rest_they_are_asked_and_then_made_to_end(supervise: Supervise) -> None:
     """SIGTERM comes first; who does not heed it gets SIGKILL."""
     source = """

@@ -136,6 +136,9 @@ def nearest(name: str, known: Iterable[str], *, see: str) -> str:
 
 # What a gap's `lost` counts, where that is not spans; of those without a word nothing is missing.
 _LOST = {
+    # A span is a frame at its start and another at its end.
+    "write_failed": "frame",
+    "sequence_break": "frame",
     "clock_set": "",
     "truncated": "attribute value",
     "dropped_attributes": "attribute",

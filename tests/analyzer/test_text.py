@@ -109,7 +109,8 @@ def test_the_nearest_names_are_offered() -> None:
 
 def test_what_a_gap_lost_is_told_in_what_its_cause_counts() -> None:
     """Attributes that were dropped are no spans, and where somebody set a clock nothing is missing."""
-    assert text.lost("sequence_break", 1) == "1 span lost"
+    assert text.lost("poison_span", 1) == "1 span lost"
+    assert text.lost("write_failed", 4966) == "4,966 frames lost"
     assert text.lost("unsequenced", None) == "an unknown number of spans lost"
     assert text.lost("dropped_attributes", 7) == "7 attributes lost"
     assert text.lost("truncated", None) == "an unknown number of attribute values cut"

@@ -21,7 +21,13 @@ class Inference:
 
 def as_written(scenario: Scenario) -> tuple[Inference, ...]:
     """The faults of a scenario that somebody wrote: they rest on nothing else."""
-    return tuple(Inference(fault, "as it is written", (), work=fault.at.index) for fault in scenario.faults)
+    effects = {job.id: len(job.effects) for job in scenario.jobs}
+
+    def work(point: Point) -> int:
+        # A settle that somebody wrote is the settle, whenever a policy comes to it.
+        return effects[point.job] if point.step == "settle" else point.index
+
+    return tuple(Inference(fault, "as it is written", (), work(fault.at)) for fault in scenario.faults)
 
 
 def where(point: Point) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from fencepost_analyzer.inference import Inference, named, where
 from fencepost_runtime.operations import Job
 from fencepost_runtime.policy import Policy
-from fencepost_runtime.scenario import Fault, Point, Scenario, lacking, surplus
+from fencepost_runtime.scenario import Fault, Point, Scenario, When, lacking, surplus
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ def place(scenario: Scenario, inferences: Iterable[Inference]) -> Placed:
     moved, homeless = [], []
     for inference in inferences:
         job, policy = jobs[inference.fault.at.job]
-        lack = lacking(inference.fault.at, policy, job)
+        lack = lacking(inference.fault.at, policy, job) or _later(inference, policy, job)
         at = _nearest(inference.fault, inference.work, job, policy) if lack else inference.fault.at
         if at is None:
             homeless.append(f"{named(inference.fault)}: {lack}")
@@ -77,12 +77,22 @@ def unstruck(faults: Iterable[Fault], scenario: Scenario) -> tuple[tuple[str, ..
     return tuple(allowed), tuple(missed)
 
 
+def _later(inference: Inference, policy: Policy, job: Job) -> str | None:
+    """Why a policy has a step that somebody was killed or stopped in at another moment: an early acknowledgement came
+    before the work."""
+    at, befalls = inference.fault.at, inference.fault.kind in ("kill", "pause")
+    if befalls and at.step == "settle" and policy.ack != "early" and inference.work < len(job.effects):
+        return f'with ack = "{policy.ack}" it comes after the work'
+    return None
+
+
 def _nearest(fault: Fault, work: int, job: Job, policy: Policy) -> Point | None:
     at, last = fault.at, len(job.effects) - 1
     befalls = fault.kind in ("kill", "pause")
     match at.step:
-        case "renew" if befalls:
-            return replace(at, step="work", index=min(work, last + 1), when="after")
+        case "settle" | "renew" if befalls:
+            when: When = "after" if at.step == "renew" else "before"
+            return replace(at, step="work", index=min(work, last + 1), when=when)
         case "renew" if work <= last:
             return replace(at, step="write", index=work)
         case "renew":

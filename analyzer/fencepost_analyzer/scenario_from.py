@@ -301,6 +301,10 @@ def _last_point(
             # A lease step names no job until it is answered: its worker was about to start.
             return Point(row["job_id"], row["attempt"] or 1, "start"), row
         point = _point(event, row, when, jobs, places[index])
+        answered = event == "ack" and row["outcome"] != "unknown" and row["reason"] not in _REFUSED_BY_DATABASE
+        if answered and point is not None and jobs[point.job][1].ack == "early":
+            # It was about to work: under other policies the acknowledgement comes after that.
+            point = Point(point.job, point.attempt, "work")
         if point is not None:
             return point, row
     return None

@@ -74,6 +74,36 @@ def test_who_is_killed_at_the_end_of_a_long_silence_is_so_in_a_fork(tmp_path: Pa
     assert not forked(recording, preset("deduped")).heals
 
 
+def _killed_early(tmp_path: Path, step: str, when: str = "before") -> Recording:
+    """A mail that was acknowledged early, or is about to be, when its worker died."""
+    dead = {"kind": "kill", "job": "mail-1", "attempt": 1, "step": step, "when": when}
+    queue = {"name": "reports", "workload": "background", "jobs": 1, "workers": 2, "policy": "early-ack"}
+    scenario = Scenario.from_dict({"id": "early", "queues": [queue], "faults": [dead]})
+    return run_simulated(scenario, tmp_path, recording_id=f"{step}-{when}", seed=1)
+
+
+def test_who_dies_after_an_early_acknowledgement_has_done_nothing(tmp_path: Path) -> None:
+    """Late acknowledgement is no cure without somebody who takes the lease back: it comes after all work, the death in
+    front of it. Bound to the acknowledgement the death would come when everything is done."""
+    recording = _killed_early(tmp_path, "work")
+    assert verified(recording).equal
+    left = forked(recording, changes={"ack": "late", "reclaim": "none"})
+    assert (left.before.violated, left.after.violated) == (("INV-005",), ("INV-010",))
+    healed = forked(recording, changes={"ack": "late", "reclaim": "guarded"})
+    assert (healed.heals, healed.events) == (True, 7)
+
+
+@pytest.mark.parametrize("when", ["begun", "committed"])
+def test_who_dies_in_an_early_acknowledgement_has_done_nothing(when: str, tmp_path: Path) -> None:
+    """Where a policy acknowledges later the death strikes the work, and that is said."""
+    recording = _killed_early(tmp_path, "settle", when)
+    assert verified(recording).equal
+    late = forked(recording, changes={"ack": "late", "reclaim": "none"})
+    assert late.after.violated == ("INV-010",)
+    (moved,) = late.moved
+    assert moved.endswith('with ack = "late" it comes after the work, so it strikes at work 1 of mail-1, attempt 1')
+
+
 def test_a_fault_that_never_struck_is_said_and_nothing_is_healed(tmp_path: Path) -> None:
     """The reclaimer dies taking back the lease of a slow worker; who renews loses no lease, so nobody takes it back."""
     reclaimed = {"kind": "kill", "job": "pay-1", "attempt": 0, "step": "reclaim", "when": "after"}

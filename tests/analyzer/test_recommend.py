@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from functools import cache
 from pathlib import Path
@@ -206,6 +207,63 @@ def test_the_command_says_what_and_why(tmp_path: Path, monkeypatch: pytest.Monke
     options = [one["changes"] for one in data["advice"][0]["options"]]
     assert options[1] == {"ack": "with_writes", "writes": "atomic", "reclaim": "guarded"}
     assert data["still_broken"] == []
+
+
+MIXED = """
+id = "mixed"
+[[queues]]
+name = "payments"
+workload = "payments"
+jobs = 1
+policy = { writes = "atomic", lease_ms = 300 }
+[[queues]]
+name = "reports"
+workload = "background"
+jobs = 1
+policy = "naive"
+[[faults]]
+kind = "kill"
+job = "pay-1"
+attempt = 1
+step = "settle"
+"""
+OWN = """-- id: MINE-001
+-- title: no second start
+-- severity: high
+-- principle: P5
+-- polarity: +
+-- needs: run
+-- claim: A job is begun once.
+SELECT schedule, job_id, max("at") AS at, list(span_id) AS span_ids, 'It was begun again.' AS sentence
+FROM events WHERE event = 'run' GROUP BY schedule, job_id HAVING count(*) > 1
+"""
+
+
+def _next_of(out: str) -> list[list[str]]:
+    """The commands that an output names at its end, as arguments."""
+    lines = out[out.index("next:") :].removeprefix("next:").splitlines()
+    return [shlex.split(line.partition("  #")[0])[1:] for line in lines if line.strip()]
+
+
+def test_what_comes_next_can_be_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within the same bound and by the same promises; and what heals one of several queues, which may be no policy at
+    all in another, is not asked of both."""
+    monkeypatch.chdir(tmp_path)
+    Path("mixed.toml").write_text(MIXED)
+    Path("own").mkdir()
+    Path("own/mine.sql").write_text(OWN)
+    (after,) = _next_of(fencepost("matrix", "mixed.toml", "--invariants", "own").out)
+    assert after == ["recommend", "mixed.toml", "--invariants", "own"]
+    one = ["--faults", "0", "--workers", "1"]
+    (after,) = _next_of(fencepost(*after, *one).out)
+    assert after == ["recommend", "mixed.toml", "--into", "proofs", "--faults", "0", "--invariants", "own"]
+    (after,) = _next_of(fencepost(*after, "--workers", "1").out)
+    assert after == ["explore", "proofs/healed.toml", "--faults", "0", "--invariants", "own"]
+    scenario, _ = load(Path("proofs/healed.toml"))
+    assert [queue.policy.ack for queue in scenario.queues] == ["with_writes", "late"]
+    done = fencepost(*after, "--workers", "1")
+    assert (done.code, done.err) == (1, "")
+    assert "MINE-001" in done.out
 
 
 def test_the_matrix_names_what_heals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,14 +21,16 @@ from fencepost_analyzer.cli.incidents import (
     exploring,
     incident,
 )
-from fencepost_analyzer.cli.options import AsJson, Invariants, Mappings, Recordings, session
+from fencepost_analyzer.cli.options import AsJson, Invariants, Mappings, Recordings, own_sql, session
 from fencepost_analyzer.render import Output, bold, dim, word
 
 if TYPE_CHECKING:
     from fencepost_analyzer.lab.costs import Cost
     from fencepost_analyzer.lab.recommend import Advice, Break, Option
+    from fencepost_analyzer.lab.space import Bound
     from fencepost_analyzer.strategies import Strategy
     from fencepost_analyzer.verdicts import Judgement
+    from fencepost_runtime.scenario import Scenario
 
 
 def register(app: typer.Typer) -> None:
@@ -90,6 +92,10 @@ def recommend(
         policies = {one.cut.queue: one.options[0].policy for one in advice if one.options}
         whole = advising.whole(found.scenario, found.seed, found.inferences, policies, bound, invariants or ())
     written = _write(into, found, advice) if into is not None else {}
+    if into is not None and len(found.scenario.queues) > 1:
+        written["healed"] = into / "healed.toml"
+        scenario = advising.healed(found.scenario, found.inferences, policies, bound)
+        written["healed"].write_text(_healed(scenario, found.seed), "utf-8")
     left, decided = whole.violated, not whole.overdue and all(one.decided for one in advice)
     breaks = left or any(one.decided and not one.healed for one in advice)
     code = 1 if breaks else 0 if decided else 3
@@ -103,11 +109,40 @@ def recommend(
     for path in written.values():
         here.out.line(dim(f"wrote {path}"))
     here.out.blank()
-    changes = advice[0].options[0].changes if advice and advice[0].options else {}
-    sets = "".join(f" --set {name}={_value(value)}" for name, value in changes.items())
-    replay = [f"replay {word(run)}{sets}"] if sets and found.recorded else []
-    here.out.next_steps(f"explore {word(run)}{sets}", *replay)
+    own = own_sql(invariants, mappings)
+    here.out.next_steps(*_next(word(run), found, advice, written.get("healed"), _same(bound), own))
     return code
+
+
+def _next(
+    run: str, found: Incident, advice: Sequence[Advice], healed: Path | None, same: str, own: str
+) -> Iterator[str]:
+    """What to look at next, within the `same` bound and by the user's `own` SQL. `--set` changes every queue, and what
+    suits one may not even be a policy in another; so of several there is a file, `healed`."""
+    if healed is not None:
+        yield f"explore {word(healed)}{same}{own}"
+    elif len(found.scenario.queues) > 1:
+        yield f"recommend {run} --into proofs{same}{own}  # the incident with the first of each: healed.toml"
+    else:
+        changes = advice[0].options[0].changes if advice and advice[0].options else {}
+        sets = "".join(f" --set {name}={_value(value)}" for name, value in changes.items())
+        yield f"explore {run}{sets}{same}{own}"
+        if sets and found.recorded:
+            yield f"replay {run}{sets}{own}"
+
+
+def _same(bound: Bound) -> str:
+    """The options that ask for the same bound, where it is not the default."""
+    given, default = bound.to_dict(), type(bound)().to_dict()
+    return "".join(f" --{name} {number}" for name, number in given.items() if number != default[name])
+
+
+def _healed(scenario: Scenario, seed: int) -> str:
+    from fencepost_analyzer.placing import striking
+    from fencepost_analyzer.scenario_file import dump
+
+    told = "The whole incident, each queue with the first of its options."
+    return dump(striking(scenario), seed=seed, comments=[told])
 
 
 def _print(out: Output, advice: Advice) -> None:

@@ -17,7 +17,7 @@ from fencepost_analyzer.cli.incidents import (
     exploring,
     incident,
 )
-from fencepost_analyzer.cli.options import AsJson, Invariants, Mappings, Recordings, session
+from fencepost_analyzer.cli.options import AsJson, Invariants, Mappings, Recordings, own_sql, session
 from fencepost_analyzer.render import Column, Output, bold, dim, word
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def matrix(
     for note in found.notes:
         here.out.line(dim(f"not in it: {note}"))
     here.out.blank()
-    here.out.next_steps(f"recommend {word(run)}")
+    here.out.next_steps(f"recommend {word(run)}{own_sql(invariants, mappings)}")
     return 0 if best is not None else 1
 
 

@@ -171,6 +171,15 @@ def recommend(cut: Cut, search: Search) -> Advice:
     )
 
 
+def healed(
+    scenario: Scenario, inferences: Sequence[Inference], policies: Mapping[str, Policy], bound: Bound
+) -> Scenario:
+    """The whole incident with these policies by queue, with time enough: as much as schedules of the search have."""
+    queues = tuple(replace(queue, policy=policies.get(queue.name, queue.policy)) for queue in scenario.queues)
+    placed = place(replace(scenario, queues=queues), inferences).scenario
+    return replace(placed, at_most_ms=long_enough(placed, bound))
+
+
 def whole(
     scenario: Scenario,
     seed: int,
@@ -179,11 +188,8 @@ def whole(
     bound: Bound,
     invariants: Sequence[Path] = (),
 ) -> Judgement:
-    """What the whole incident breaks with these policies by queue, however long it takes: as long as schedules of the
-    search may."""
-    queues = tuple(replace(queue, policy=policies.get(queue.name, queue.policy)) for queue in scenario.queues)
-    placed = place(replace(scenario, queues=queues), inferences).scenario
-    lasting = replace(placed, at_most_ms=long_enough(placed, bound))
+    """What the whole incident breaks with these policies by queue, however long it takes."""
+    lasting = healed(scenario, inferences, policies, bound)
     return next(judged([lasting], seed, (directory("goals"), *invariants))).judgement
 
 

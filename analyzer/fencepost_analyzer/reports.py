@@ -259,7 +259,7 @@ def _print_faults(out: Output, done: Replay | Live) -> None:
 
 def _print_unknown(out: Output, done: Replay) -> None:
     for number, clause in enumerate(done.unknown):
-        out.item("  unknown   " if number == 0 else "            ", f"{clause[0].upper()}{clause[1:]}.")
+        out.item("  unknown   " if number == 0 else "            ", text.told(clause))
 
 
 def _before_after(done: Replay) -> list[list[Part]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from fencepost_analyzer import text
 from fencepost_analyzer.case import Case
 from fencepost_analyzer.extent import cut_off, under_way
 from fencepost_analyzer.inference import Inference
@@ -141,7 +142,7 @@ def _others(told: Retelling) -> Iterator[str]:
 
 def _sentences(clauses: Iterable[str]) -> Iterator[str]:
     for clause in clauses:
-        yield f"- {clause[0].upper()}{clause[1:]}."
+        yield f"- {text.told(clause)}"
 
 
 def _part(title: str, entries: Iterable[str]) -> Sequence[str]:

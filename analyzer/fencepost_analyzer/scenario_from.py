@@ -386,5 +386,6 @@ def _lost(actor: str, event: str, row: Row, how: How, jobs: _Jobs, place: _Place
     }
     kind, words = kinds[how]
     point = _point(event, row, "before", jobs, place) or Point(row["job_id"] or "", 0, "reclaim")
-    sentence = f"{actor}: {point.step} of {point.job}, attempt {point.attempt}: {words}."
+    attempt = f", attempt {point.attempt}" if point.attempt else ""
+    sentence = f"{actor}: {point.step} of {point.job}{attempt}: {words}."
     return Inference(Fault(kind, point), sentence, (row["span_id"],), place.work)

@@ -48,6 +48,12 @@ def sentence(message: object) -> str:
     return line if line[-1] in ".!?…" else line + "."
 
 
+def told(clause: str) -> str:
+    """A clause as a sentence; a name at its beginning, such as that of an actor, stays as it is."""
+    first, _, _ = clause.partition(" ")
+    return f"{clause[0].upper()}{clause[1:]}." if first.isalpha() else f"{clause}."
+
+
 def markdown(value: object, limit: int | None = LIMIT) -> str:
     """`value` as Markdown that shows it and does nothing: no markup, HTML, links or table cells."""
     text = _MARKDOWN.sub(r"\\\g<0>", safe(value, limit))

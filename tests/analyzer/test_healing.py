@@ -104,6 +104,13 @@ def test_who_dies_in_an_early_acknowledgement_has_done_nothing(when: str, tmp_pa
     assert moved.endswith('with ack = "late" it comes after the work, so it strikes at work 1 of mail-1, attempt 1')
 
 
+def test_an_enqueue_that_is_lost_is_of_no_attempt(tmp_path: Path) -> None:
+    lost = {"kind": "db_error", "job": "pay-1", "step": "enqueue"}
+    recording = run_simulated(_befallen("naive", lost), tmp_path, seed=1)
+    (said,) = (fault for fault in verified(recording).faults if "enqueue" in fault)
+    assert said == "payments-producer: enqueue of pay-1: the database refused it."
+
+
 def test_a_fault_that_never_struck_is_said_and_nothing_is_healed(tmp_path: Path) -> None:
     """The reclaimer dies taking back the lease of a slow worker; who renews loses no lease, so nobody takes it back."""
     reclaimed = {"kind": "kill", "job": "pay-1", "attempt": 0, "step": "reclaim", "when": "after"}

@@ -115,3 +115,8 @@ def test_what_a_gap_lost_is_told_in_what_its_cause_counts() -> None:
     assert text.lost("dropped_attributes", 7) == "7 attributes lost"
     assert text.lost("truncated", None) == "an unknown number of attribute values cut"
     assert text.lost("clock_set", None) == "nothing lost"
+
+
+def test_a_clause_becomes_a_sentence_and_a_name_stays() -> None:
+    assert text.told("the run did not come to its end") == "The run did not come to its end."
+    assert text.told("mail-worker-1 was at attempt 1 of mail-1") == "mail-worker-1 was at attempt 1 of mail-1."

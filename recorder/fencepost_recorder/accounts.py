@@ -79,6 +79,12 @@ def settle(segments: list[SegmentAccount], gaps: Gaps) -> Producer:
     for one in readable:
         _told_losses(one, told, gaps)
     due = _numbers(segments, told, gaps)
+    ended = _tail(segments, due, gaps)
+    if header.kind == RECEIVER_KIND and ended == "died":
+        # Its clients' processes may well have outlived it, as a command outlives a killed `fencepost record`.
+        since = readable[-1].last_time_unix_nano or _begun(header)
+        detail = "the receiver was killed: what was sent to it afterwards, and by whom, cannot be seen"
+        gaps.add(Gap("unsequenced", since_unix_nano=since, detail=detail))
     return Producer(
         producer=header.producer,
         pid=header.pid,
@@ -86,7 +92,7 @@ def settle(segments: list[SegmentAccount], gaps: Gaps) -> Producer:
         started_unix_nano=header.started_unix_nano,
         frames=sum(one.frames for one in readable),
         last_seq=due - 1 if due else None,
-        ended=_tail(segments, due, gaps),
+        ended=ended,
         durability=durability_of(header.kind),
         kept=header.kept,
     )

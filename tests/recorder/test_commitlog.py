@@ -14,7 +14,16 @@ import pytest
 from recorder.conftest import Run
 from recorder.receiving import body_of, numbers
 
-from fencepost_recorder import Recording, StorageError, begin, durable, open_recording, seal
+from fencepost_recorder import (
+    Recording,
+    StorageError,
+    begin,
+    durable,
+    export_recording,
+    import_otlp,
+    open_recording,
+    seal,
+)
 from fencepost_recorder.commitlog import CommitLog
 from fencepost_recorder.errors import Overloaded
 from fencepost_recorder.logs import list_logs
@@ -198,6 +207,33 @@ def test_a_log_killed_when_it_had_made_its_next_segment_is_whole(directory: Path
     recording = seal(directory, tool_version="0.0.test")
     assert {gap["cause"] for gap in recording.gaps().to_pylist()} == {"unsequenced"}
     assert numbers(recording) == [0, 1, 2]
+
+
+def test_a_receiver_that_was_killed_says_that_others_may_have_gone_on(directory: Path, run: Run) -> None:
+    """Whoever sent only afterwards is known to nobody, so the gap is of no producer; a receiver that ended has none."""
+    source = """
+        import os, signal, sys
+        from pathlib import Path
+        from fencepost_recorder.commitlog import CommitLog
+
+        log = CommitLog(Path(sys.argv[1]), producer="r")
+        log.append([bytes.fromhex(sys.argv[2])], 1)
+        if sys.argv[3] == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        log.close()
+    """
+    found = {}
+    for how in ("kill", "close"):
+        one = begin(directory.parent, how)
+        run(source, None, str(one / "wal"), body_of(range(1)).hex(), how)
+        recording = seal(one, tool_version="0.0.test")
+        found[how] = [gap for gap in recording.gaps().to_pylist() if gap["producer"] is None]
+        export_recording(recording, directory.parent / f"{how}.jsonl")
+    [gap] = found["kill"]
+    assert gap["cause"] == "unsequenced" and gap["since_unix_nano"] > 0 and gap["until_unix_nano"] is None
+    assert found["close"] == []
+    again = import_otlp([directory.parent / "kill.jsonl"], directory.parent, "again", tool_version="0.0.test")
+    assert [gap for gap in again.gaps().to_pylist() if gap["producer"] is None] == found["kill"]
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, name: str, times: set[int], how: Callable[..., Any]) -> list[int]:

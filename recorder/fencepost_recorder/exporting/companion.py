@@ -57,6 +57,8 @@ def companion_in(resource_attributes: Mapping[str, Any]) -> Companion | None:
 
 
 def _is_found_again(gap: Mapping[str, Any]) -> bool:
+    if gap["cause"] == "unsequenced" and gap["producer"] is None:
+        return False  # Of clients that nobody ever heard of: no span in the file leads to them.
     # What a resource dropped has no place in the sequence; what a span dropped, it says itself.
     return gap["cause"] in _FOUND_AGAIN or (gap["cause"] in _COUNTED_IN_SPANS and gap["first_seq"] is not None)
 

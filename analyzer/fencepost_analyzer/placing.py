@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 from fencepost_analyzer.inference import Inference, named, where
 from fencepost_runtime.operations import Job
@@ -42,6 +43,34 @@ def place(scenario: Scenario, inferences: Iterable[Inference]) -> Placed:
         if fault not in faults:
             faults.append(fault)
     return Placed(replace(scenario, faults=tuple(faults)), tuple(moved), tuple(homeless))
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Inferences, of which some may strike elsewhere than they were told: `moved` says which, in words."""
+
+    inferences: tuple[Inference, ...]
+    moved: tuple[str, ...] = ()
+
+
+def elsewhere(recorded: Scenario, scenario: Scenario, inferences: Sequence[Inference]) -> Iterator[Way]:
+    """The inferences as they are, then every other way to place deaths and stops that came before one transaction of
+    all writes: nothing tells how far the work was, which counts where a policy writes one by one."""
+    jobs = {job.id: (job, queue.policy) for queue in recorded.queues for job in queue.jobs}
+    policies = {job.id: queue.policy for queue in scenario.queues for job in queue.jobs}
+
+    def places(one: Inference) -> Iterator[Inference]:
+        yield one
+        at, (job, policy) = one.fault.at, jobs[one.fault.at.job]
+        befalls = one.fault.kind in ("kill", "pause") and at.step in ("start", "work")
+        if befalls and policy.writes == "atomic" and policies[at.job].writes != "atomic":
+            for index in range(1, len(job.effects) + 1):
+                yield replace(one, fault=replace(one.fault, at=Point(at.job, at.attempt, "work", index)), work=index)
+
+    for found in product(*map(places, inferences)):
+        pairs = [(was, now) for was, now in zip(inferences, found, strict=True) if was is not now]
+        hidden = "how far the work was nobody told, so it strikes"
+        yield Way(found, tuple(f"{named(was.fault)}: {hidden} {where(now.fault.at)}" for was, now in pairs))
 
 
 def striking(scenario: Scenario) -> Scenario:

@@ -15,7 +15,7 @@ from fencepost_analyzer.canonical import Canonical, Divergence, Row, canonical, 
 from fencepost_analyzer.case import Case
 from fencepost_analyzer.errors import AnalyzerError
 from fencepost_analyzer.extent import cut_off, under_way
-from fencepost_analyzer.placing import place, unstruck
+from fencepost_analyzer.placing import Way, elsewhere, place, unstruck
 from fencepost_analyzer.scenario_from import Incident
 from fencepost_analyzer.verdicts import Report
 from fencepost_analyzer.why import Change, changes
@@ -140,12 +140,12 @@ def fork(case: Case, policy: Policy | None = None, fields: Mapping[str, Any] | N
     done = None
     for found in islice(case.readings(), MAX_READINGS):
         if explains(case, found):
-            done = _forked(case, found, policy, fields)
+            done = _each(case, found, policy, fields)
             if not done.heals:
                 break
     if done is None:
         strange = "the recorded history cannot be repeated under its own policies: see the verify"
-        done = _forked(case, case.incident, policy, fields)
+        done = _each(case, case.incident, policy, fields)
         done = replace(done, doubts=(strange, *done.doubts))
     return done
 
@@ -157,10 +157,22 @@ def explains(case: Case, found: Incident) -> bool:
     return compare(case.recorded, canonical(sink.rows())) is None
 
 
-def _forked(case: Case, found: Incident, policy: Policy | None, fields: Mapping[str, Any] | None) -> Replay:
+def _each(case: Case, found: Incident, policy: Policy | None, fields: Mapping[str, Any] | None) -> Replay:
+    """The fork in which a death or a stop strikes where it was told, if that heals in each other place, too, in which
+    it may have been; else the first that does not."""
     scenario = found.scenario.with_policy(policy) if policy is not None else found.scenario
     scenario = scenario.with_changes(fields) if fields else scenario
-    placed = place(scenario, found.inferences)
+    first, *others = islice(elsewhere(found.scenario, scenario, found.inferences), MAX_READINGS)
+    done = _forked(case, found, scenario, first)
+    for other in others if done.heals else ():
+        once_more = _forked(case, found, scenario, other)
+        if not once_more.heals:
+            return once_more
+    return done
+
+
+def _forked(case: Case, found: Incident, scenario: Scenario, way: Way) -> Replay:
+    placed = place(scenario, way.inferences)
     results: list[Simulated] = []
     done = _replayed(
         "fork", case, found, scenario, lambda sink: results.append(simulate(placed.scenario, sink, found.seed))
@@ -171,7 +183,7 @@ def _forked(case: Case, found: Incident, policy: Policy | None, fields: Mapping[
         doubts.append("the replay ran out of the scenario's time before its work was done")
     if not done.after.violated and not doubts:
         doubts += _uncontrolled(case, found)
-    return replace(done, moved=placed.moved, homeless=(*placed.homeless, *excused), doubts=tuple(doubts))
+    return replace(done, moved=(*way.moved, *placed.moved), homeless=(*placed.homeless, *excused), doubts=tuple(doubts))
 
 
 def _uncontrolled(case: Case, found: Incident) -> list[str]:

@@ -104,6 +104,24 @@ def test_who_dies_in_an_early_acknowledgement_has_done_nothing(when: str, tmp_pa
     assert moved.endswith('with ack = "late" it comes after the work, so it strikes at work 1 of mail-1, attempt 1')
 
 
+def test_how_far_the_work_was_before_a_transaction_nobody_tells(tmp_path: Path) -> None:
+    """Recorded was no write of the dead worker, for all of them are one transaction; where they are made one by one,
+    some may have been: it heals only where it does so wherever the death came."""
+    dead = {"kind": "kill", "job": "pay-1", "attempt": 1, "step": "write", "index": 1}
+    policy = {"ack": "early", "writes": "atomic"}
+    queue = {"name": "payments", "workload": "payments", "jobs": 1, "workers": 2, "policy": policy}
+    recording = run_simulated(Scenario.from_dict({"id": "one", "queues": [queue], "faults": [dead]}), tmp_path, seed=1)
+    naive = forked(recording, preset("naive"))
+    assert (naive.before.violated, naive.after.violated) == (("INV-005",), ("INV-001",))
+    assert naive.moved == (
+        "the kill at work 1 of pay-1, attempt 1: how far the work was nobody told, so it strikes at work 2 of pay-1, "
+        "attempt 1",
+    )
+    for name in ("deduped", "atomic", "safe"):
+        healed = forked(recording, preset(name))
+        assert (healed.heals, healed.moved) == (True, ()), name
+
+
 def test_an_enqueue_that_is_lost_is_of_no_attempt(tmp_path: Path) -> None:
     lost = {"kind": "db_error", "job": "pay-1", "step": "enqueue"}
     recording = run_simulated(_befallen("naive", lost), tmp_path, seed=1)

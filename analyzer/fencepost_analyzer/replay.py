@@ -5,7 +5,7 @@ Every replay runs twice and its digests must agree: a simulator that does not re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, islice
@@ -137,13 +137,15 @@ def fork(case: Case, policy: Policy | None = None, fields: Mapping[str, Any] | N
     Of a recording that can be read in several ways, each that explains it is tried until one is not healed.
     Raises as `verify` does, and PolicyError for changes that no policy allows.
     """
-    done = None
-    for found in islice(case.readings(), MAX_READINGS):
+    done, readings = None, case.readings()
+    for found in islice(readings, MAX_READINGS):
         if explains(case, found):
             done = _each(case, found, policy, fields)
             if not done.heals:
-                break
-    if done is None:
+                return done
+    if done is not None:
+        done = _if_all_were_tried(done, readings, f"the recording can be read in more than {MAX_READINGS} ways")
+    else:
         strange = "the recorded history cannot be repeated under its own policies: see the verify"
         done = _each(case, case.incident, policy, fields)
         done = replace(done, doubts=(strange, *done.doubts))
@@ -162,13 +164,18 @@ def _each(case: Case, found: Incident, policy: Policy | None, fields: Mapping[st
     it may have been; else the first that does not."""
     scenario = found.scenario.with_policy(policy) if policy is not None else found.scenario
     scenario = scenario.with_changes(fields) if fields else scenario
-    first, *others = islice(elsewhere(found.scenario, scenario, found.inferences), MAX_READINGS)
-    done = _forked(case, found, scenario, first)
-    for other in others if done.heals else ():
+    ways = elsewhere(found.scenario, scenario, found.inferences)
+    done = _forked(case, found, scenario, next(ways))
+    for other in islice(ways, MAX_READINGS - 1) if done.heals else ():
         once_more = _forked(case, found, scenario, other)
         if not once_more.heals:
             return once_more
-    return done
+    return _if_all_were_tried(done, ways, f"deaths and stops may have come at more than {MAX_READINGS} sets of places")
+
+
+def _if_all_were_tried(done: Replay, left: Iterator[object], doubt: str) -> Replay:
+    """What heals as often as was tried, with a doubt if there is more to try."""
+    return replace(done, doubts=(*done.doubts, doubt)) if done.heals and next(left, None) is not None else done
 
 
 def _forked(case: Case, found: Incident, scenario: Scenario, way: Way) -> Replay:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from analyzer.lab import forked, verified
 
+from fencepost_analyzer import replay
 from fencepost_analyzer.catalogue import failure_mode
 from fencepost_analyzer.reports import conclusion
 from fencepost_analyzer.run import run_simulated
@@ -104,7 +105,9 @@ def test_who_dies_in_an_early_acknowledgement_has_done_nothing(when: str, tmp_pa
     assert moved.endswith('with ack = "late" it comes after the work, so it strikes at work 1 of mail-1, attempt 1')
 
 
-def test_how_far_the_work_was_before_a_transaction_nobody_tells(tmp_path: Path) -> None:
+def test_how_far_the_work_was_before_a_transaction_nobody_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Recorded was no write of the dead worker, for all of them are one transaction; where they are made one by one,
     some may have been: it heals only where it does so wherever the death came."""
     dead = {"kind": "kill", "job": "pay-1", "attempt": 1, "step": "write", "index": 1}
@@ -120,6 +123,9 @@ def test_how_far_the_work_was_before_a_transaction_nobody_tells(tmp_path: Path) 
     for name in ("deduped", "atomic", "safe"):
         healed = forked(recording, preset(name))
         assert (healed.heals, healed.moved) == (True, ()), name
+    monkeypatch.setattr(replay, "MAX_READINGS", 1)
+    few = forked(recording, preset("deduped"))
+    assert (few.heals, few.doubts) == (False, ("deaths and stops may have come at more than 1 sets of places",))
 
 
 def test_an_enqueue_that_is_lost_is_of_no_attempt(tmp_path: Path) -> None:

@@ -63,6 +63,19 @@ def test_ten_thousand_random_histories_are_repeated() -> None:
     assert failed == []
 
 
+def test_a_simulated_worker_is_stopped_though_others_of_its_process_go_on(tmp_path: Path) -> None:
+    """Both were stopped; the one that was back first does the other's job meanwhile: the two never ran at once."""
+    pauses = [
+        {"kind": "pause", "job": job, "attempt": 1, "step": "write", "index": 1, "at_most_ms": length}
+        for job, length in (("pay-1", 5_000), ("pay-2", 200))
+    ]
+    queue = {"name": "payments", "workload": "payments", "jobs": 2, "workers": 2, "policy": "naive"}
+    scenario = Scenario.from_dict({"id": "both", "queues": [queue], "faults": pauses})
+    replay = verified(run_simulated(scenario, tmp_path, seed=1))
+    assert replay.equal
+    assert (replay.before.violated, replay.after.violated) == (("INV-001", "INV-003"), ("INV-001", "INV-003"))
+
+
 def test_the_faults_of_the_demo_are_read_from_its_spans_alone(tmp_path: Path) -> None:
     with open_case(run_processes(demo_scenario(), tmp_path)) as case:
         (reading,) = case.readings()

@@ -104,16 +104,9 @@ class History:
         until = resume["at"] if resume is not None else None
         return {
             producer
-            for producer in began
-            if not any(by(row) < time and (until is None or time < until) for time in self._acts(producer))
+            for producer, times in began.items()
+            if not any(by(row) < time and (until is None or time < until) for time in times)
         }
-
-    def _acts(self, producer: str) -> list[int]:
-        """When a process acted, under whatever name, if anything befell that name."""
-        told = [row for row in self.rows if row["event"] not in BEFALLEN and row["producer"] == producer]
-        names = {(row.get("worker_id"), row.get("host")) for row in self.of(None, *BEFALLEN)}
-        mine = [(row, (row.get("worker_id"), row.get("host"))) for row in told]
-        return [row["at"] for row, name in mine if None not in name and name in names]
 
     def _alike(self, row: Row, event: str) -> list[Row]:
         return [one for one in self.of(None, event) if alike(one, row, "worker_id") and alike(one, row, "host")]

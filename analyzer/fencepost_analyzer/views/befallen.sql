@@ -45,6 +45,9 @@ halted AS (
     JOIN lives USING (schedule, worker_id, host)
     ANTI JOIN acts
         ON stopped.schedule = acts.schedule
+        -- Under that very name: one process may play several workers, as a simulated one plays all.
+        AND stopped.worker_id = acts.worker_id
+        AND stopped.host = acts.host
         AND lives.producer = acts.producer
         AND stopped."by" < acts."at"
         AND coalesce(acts."at" < stopped.resumed_at, TRUE)

@@ -24,7 +24,9 @@ NEXT_BYTES = FRAME_OVERHEAD_BYTES + 2
 # Descriptors this high are not handed out by open(2) until that many are in use, so a program that closes
 # every descriptor and opens its own seldom gets our number; should it, we see that the file is another.
 _HIGH_DESCRIPTOR = 512
-_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+# A file that has no name yet; Linux alone has such.
+_UNNAMED: int | None = _APPEND | os.O_TMPFILE if hasattr(os, "O_TMPFILE") else None
 _fstat = os.fstat
 
 
@@ -46,17 +48,45 @@ class Segment:
     def begin(cls, folder: Path, header: Header, size: int) -> Segment:
         """A new file of at most about that size, with its header. Raises OSError, and leaves none then."""
         segment = cls(folder / segment_name(header.producer, header.segment), header.segment, header.first_seq)
-        low = os.open(segment.path, _APPEND | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            segment._adopt(low)
-            segment._write_header(header)
-        except OSError:
-            segment.let_go()
-            with suppress(OSError):
-                segment.path.unlink()
-            raise
+        if not segment._appear_whole(header):
+            segment._appear(header)
         segment.full_at = size - NEXT_BYTES - FRAME_OVERHEAD_BYTES
         return segment
+
+    def _appear_whole(self, header: Header) -> bool:
+        """Make the file with its header and its lock before it has a name; False where the system cannot do that.
+
+        Or else a process killed meanwhile leaves a file of which nobody can tell whether anything was written to it.
+        """
+        if _UNNAMED is None:
+            return False
+        try:
+            low = os.open(self.path.parent, _UNNAMED, 0o600)
+        except OSError:
+            return False
+        try:
+            self._adopt(low)
+            self._write_header(header)
+            # The descriptor is followed only where a directory is given, too, which an absolute path ignores.
+            os.link(f"/proc/self/fd/{self.fd}", self.path, src_dir_fd=self.fd, follow_symlinks=True)
+        except OSError as error:
+            self.let_go()
+            # Only the link has two files: no right to /proc, as in a process that became another user.
+            if error.filename2 is not None and not isinstance(error, FileExistsError):
+                return False
+            raise
+        return True
+
+    def _appear(self, header: Header) -> None:
+        low = os.open(self.path, _APPEND | os.O_NOFOLLOW | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            self._adopt(low)
+            self._write_header(header)
+        except OSError:
+            self.let_go()
+            with suppress(OSError):
+                self.path.unlink()
+            raise
 
     def _write_header(self, header: Header) -> None:
         data = encode_header(replace(header, locked=self._take_lock(), begun_unix_nano=time_ns()))
@@ -83,7 +113,7 @@ class Segment:
         if error.errno != errno.EBADF:
             return -(error.errno or errno.EIO)
         try:
-            descriptor = os.open(self.path, _APPEND)
+            descriptor = os.open(self.path, _APPEND | os.O_NOFOLLOW)
             # The number may not be ours to close: it was closed behind our back.
             self._adopt(descriptor)
             self._take_lock()

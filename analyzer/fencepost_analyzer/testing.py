@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from fencepost_analyzer.errors import OutOfTime
 from fencepost_analyzer.inference import as_written
 from fencepost_analyzer.lab.bulk import judged
 from fencepost_analyzer.lab.explore import around, explore
-from fencepost_analyzer.lab.space import Bound, long_enough
+from fencepost_analyzer.lab.space import Bound, lasting
 from fencepost_analyzer.placing import place
 from fencepost_analyzer.scenario_file import loads
 from fencepost_runtime.scenario import Scenario
@@ -24,8 +23,7 @@ def broken(scenario: str, policy: Mapping[str, Any] | None = None) -> tuple[str,
     Raises ScenarioFileError for a text that is no scenario, PolicyError for fields that no policy has, OutOfTime if
     nothing breaks in an hour, and more would come."""
     chosen, seed = _read(scenario, policy)
-    lasting = replace(chosen, at_most_ms=long_enough(chosen, Bound(0, 0, 0, 0)))
-    found = next(judged([lasting], seed)).judgement
+    found = next(judged([lasting(chosen)], seed)).judgement
     if found.overdue and not found.violated:
         raise OutOfTime
     return found.violated

@@ -17,7 +17,7 @@ from fencepost_analyzer.lab.found import Broken, Found, Shortest, Way
 from fencepost_analyzer.lab.histories import Histories
 from fencepost_analyzer.lab.lineage import concerns, lineage
 from fencepost_analyzer.lab.processes import processes
-from fencepost_analyzer.lab.space import Bound, following, in_order, long_enough, merged, plain, shorter
+from fencepost_analyzer.lab.space import Bound, following, in_order, lasting, merged, plain, shorter
 from fencepost_analyzer.placing import striking
 from fencepost_runtime.columns import ColumnSink
 from fencepost_runtime.scenario import Fault, Scenario
@@ -113,8 +113,7 @@ def around(
     scenario: Scenario, seed: int, bound: Bound, invariants: Iterable[Path] = (), *, by_lineage: bool = False
 ) -> Plan:
     """A plan around an incident: its work with up to so many faults, and with its own faults up to one fewer added."""
-    lasting = replace(scenario, at_most_ms=long_enough(scenario, bound))
-    return Plan(bases(lasting, bound), seed, tuple(invariants), by_lineage)
+    return Plan(bases(lasting(scenario, bound), bound), seed, tuple(invariants), by_lineage)
 
 
 def bases(scenario: Scenario, bound: Bound) -> tuple[tuple[Scenario, Bound], ...]:

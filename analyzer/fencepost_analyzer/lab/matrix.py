@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from fencepost_analyzer.inference import Inference
 from fencepost_analyzer.lab.costs import Cost, cost
 from fencepost_analyzer.lab.explore import Exploration, Plan, around
 from fencepost_analyzer.lab.outcomes import Outcome, outcomes
-from fencepost_analyzer.lab.space import Bound, long_enough
+from fencepost_analyzer.lab.space import Bound, lasting
 from fencepost_analyzer.placing import place
 from fencepost_analyzer.strategies import strategies
 from fencepost_runtime.policy import presets
@@ -72,8 +72,7 @@ def matrix(
     """The incident as recorded and under every preset. With a bound, everything within it is explored around each."""
     placed = {RECORDED: place(scenario, inferences)}
     placed |= {name: place(scenario.with_policy(policy), inferences) for name, policy in presets().items()}
-    # However long a lease is: what was cut off by its time would seem to be healed.
-    scenarios = {name: _lasting(one.scenario) for name, one in placed.items()}
+    scenarios = {name: lasting(one.scenario) for name, one in placed.items()}
     found = outcomes(scenarios, (seed,), invariants)
     explored: Iterable[Exploration | None] = [None] * len(scenarios)
     if bound is not None and explorer is not None:
@@ -100,10 +99,6 @@ def catalogue() -> Mapping[tuple[str, str], Outcome]:
     return outcomes(
         {(mode.id, name): mode.scenario.with_policy(one) for mode in modes for name, one in presets().items()}
     )
-
-
-def _lasting(scenario: Scenario) -> Scenario:
-    return replace(scenario, at_most_ms=long_enough(scenario, Bound(0, 0, 0, 0)))
 
 
 def _price(row: Row) -> tuple[int, int, float, int]:

@@ -18,7 +18,7 @@ from fencepost_analyzer.lab.cases import Cut
 from fencepost_analyzer.lab.costs import Cost, cost
 from fencepost_analyzer.lab.found import Found
 from fencepost_analyzer.lab.search import Question, Search, Trial
-from fencepost_analyzer.lab.space import Bound, long_enough, plain
+from fencepost_analyzer.lab.space import Bound, lasting, plain
 from fencepost_analyzer.placing import place
 from fencepost_analyzer.strategies import Strategy
 from fencepost_analyzer.verdicts import Judgement
@@ -176,8 +176,7 @@ def healed(
 ) -> Scenario:
     """The whole incident with these policies by queue, with time enough: as much as schedules of the search have."""
     queues = tuple(replace(queue, policy=policies.get(queue.name, queue.policy)) for queue in scenario.queues)
-    placed = place(replace(scenario, queues=queues), inferences).scenario
-    return replace(placed, at_most_ms=long_enough(placed, bound))
+    return lasting(place(replace(scenario, queues=queues), inferences).scenario, bound)
 
 
 def whole(
@@ -189,8 +188,8 @@ def whole(
     invariants: Sequence[Path] = (),
 ) -> Judgement:
     """What the whole incident breaks with these policies by queue, however long it takes."""
-    lasting = healed(scenario, inferences, policies, bound)
-    return next(judged([lasting], seed, (directory("goals"), *invariants))).judgement
+    cured = healed(scenario, inferences, policies, bound)
+    return next(judged([cured], seed, (directory("goals"), *invariants))).judgement
 
 
 def _option(search: Search, trial: Trial, aim: Sequence[str] | None) -> Option:

@@ -17,7 +17,7 @@ from fencepost_analyzer.lab.bulk import judged
 from fencepost_analyzer.lab.explore import Exploration, Plan, bases, explore
 from fencepost_analyzer.lab.found import Found, Shortest
 from fencepost_analyzer.lab.lattice import Choice, above
-from fencepost_analyzer.lab.space import Bound, long_enough
+from fencepost_analyzer.lab.space import Bound, lasting
 from fencepost_analyzer.placing import place, striking
 from fencepost_runtime.policy import Policy
 from fencepost_runtime.scenario import Fault, Scenario
@@ -41,10 +41,8 @@ class Question:
     invariants: tuple[Path, ...] = ()
 
     def under(self, policy: Policy) -> Scenario:
-        """The scenario under another policy, its faults where they strike then, with time enough for all of them: what
-        ran out of time would seem to break nothing."""
-        placed = place(self.scenario.with_policy(policy), self.inferences).scenario
-        return replace(placed, at_most_ms=long_enough(placed, self.bound))
+        """The scenario under another policy, its faults where they strike then, with time enough for all of them."""
+        return lasting(place(self.scenario.with_policy(policy), self.inferences).scenario, self.bound)
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ which its members strike.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from fencepost_runtime.actors import MS
@@ -48,12 +48,16 @@ class Bound:
         return asdict(self)
 
 
-def long_enough(scenario: Scenario, bound: Bound) -> int:
-    """Milliseconds in which the scenario comes to its end, whatever strikes it within the bound: each fault may cost a
-    job every lease that its policy grants, and a pause. Simulated time costs nothing; a file holds an hour at most."""
+NONE_ADDED = Bound(0, 0, 0, 0)
+
+
+def lasting(scenario: Scenario, bound: Bound = NONE_ADDED) -> Scenario:
+    """The scenario with time enough to come to its end, whatever strikes it within the bound: what was cut off by its
+    time would seem to be healed. Each fault may cost a job every lease that its policy grants, and a pause. Simulated
+    time costs nothing; a file holds an hour at most."""
     faults = len(scenario.faults) + bound.faults
-    lasting = max((one.policy.max_attempts + 1) * _stuck(one, scenario.poll_ms) for one in scenario.queues)
-    return min(MAX_MS, scenario.at_most_ms + faults * lasting)
+    longest = max((one.policy.max_attempts + 1) * _stuck(one, scenario.poll_ms) for one in scenario.queues)
+    return replace(scenario, at_most_ms=min(MAX_MS, scenario.at_most_ms + faults * longest))
 
 
 def in_order(added: Sequence[Fault], ran: Simulated) -> bool:

@@ -108,6 +108,8 @@ def test_a_group_alone_shows_its_help_and_did_nothing(words: tuple[str, ...]) ->
         (("replay", "incident", "--set", "leese_ms=5"), "lease_ms"),
         (("replay", "incident", "--set", "lease_ms"), "FIELD=VALUE"),
         (("replay", "incident", "--set", "renew=maybe"), "true or false"),
+        (("replay", "incident", "--set", "name=foo"), "--policy NAME chooses another one"),
+        (("explore", "incident", "--set", "name=foo"), "--policy NAME chooses another one"),
         (("replay", "hostile"), "fencepost run"),
         (("failure-modes", "FM-33"), "FM-003"),
         (("run", "fm003"), "FM-003"),

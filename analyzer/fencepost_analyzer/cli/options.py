@@ -108,13 +108,15 @@ def own_sql(invariants: Iterable[Path] | None, mappings: Iterable[Path] | None) 
 def changes(pairs: Iterable[str] | None) -> dict[str, Any]:
     """`--set` as policy fields: numbers and truth values are recognised, everything else is text.
 
-    Raises UsageError for what is not FIELD=VALUE."""
+    Raises UsageError for what is not FIELD=VALUE, and for a policy's name: the same would pass for another policy."""
     found: dict[str, Any] = {}
     for pair in pairs or ():
         name, equals, value = pair.partition("=")
         if not (equals and name.strip()):
             raise UsageError(f"--set {pair!r} is not FIELD=VALUE: write it like --set lease_ms=2000")
         found[name.strip()] = _value(value.strip())
+    if "name" in found:
+        raise UsageError("--set name: what a policy is called changes nothing; --policy NAME chooses another one")
     return found
 
 

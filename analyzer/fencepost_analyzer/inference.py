@@ -11,23 +11,26 @@ from fencepost_runtime.scenario import Fault, Point, Scenario
 class Inference:
     """A fault read from the evidence: in words, with the spans that it rests on.
 
-    `work` is the work step of its attempt that it fell into or came after: where else it may strike."""
+    `work` is the work step of its attempt that it fell into or came after: where else it may strike. `written`: that
+    somebody wrote it, so that nothing about its place is open."""
 
     fault: Fault
     sentence: str
     span_ids: tuple[str, ...]
     work: int = 0
+    written: bool = False
 
 
 def as_written(scenario: Scenario) -> tuple[Inference, ...]:
-    """The faults of a scenario that somebody wrote: they rest on nothing else."""
-    effects = {job.id: len(job.effects) for job in scenario.jobs}
+    """The faults of a scenario that somebody wrote: they rest on nothing else, and strike where it says. A settle is
+    the settle, whenever a policy comes to it."""
+    # A lease is renewed while work is slow, or planned to be long: then it is the first.
+    slow = {(one.at.job, one.at.attempt): one.at.index for one in reversed(scenario.faults) if one.kind == "slow"}
 
     def work(point: Point) -> int:
-        # A settle that somebody wrote is the settle, whenever a policy comes to it.
-        return effects[point.job] if point.step == "settle" else point.index
+        return slow.get((point.job, point.attempt), 0) if point.step == "renew" else point.index
 
-    return tuple(Inference(fault, "as it is written", (), work(fault.at)) for fault in scenario.faults)
+    return tuple(Inference(fault, "as it is written", (), work(fault.at), written=True) for fault in scenario.faults)
 
 
 def where(point: Point) -> str:

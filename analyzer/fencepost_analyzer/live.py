@@ -15,9 +15,10 @@ from typing import Any, Literal
 from fencepost_analyzer.announced import SCOPE
 from fencepost_analyzer.case import Case, open_case
 from fencepost_analyzer.database import resource
-from fencepost_analyzer.placing import place, unstruck
+from fencepost_analyzer.placing import Placed, Ways, everywhere, unstruck
 from fencepost_analyzer.replay import Replay, verify
 from fencepost_analyzer.retelling import Retelling, retell
+from fencepost_analyzer.text import listed
 from fencepost_analyzer.verdicts import Report, exit_code
 from fencepost_recorder import Recording
 from fencepost_runtime.columns import ColumnSink
@@ -33,8 +34,9 @@ class Live:
 
     `mode`: `same` under the recorded policies, `fork` under others. `expected`: the invariants that the recording
     breaks and a live run can break. `recorded_on` and `ran_on`: the database systems of the recording and of the live
-    run, as `system_of` answers them. `moved` and `homeless` as of a fork; `doubts`: why the live run's verdicts would
-    show nothing, faults that never struck among them."""
+    run, as `system_of` answers them. `moved` and `homeless` as of a fork; `ways`: in how many ways the recording lets
+    the faults be placed, of which the run is the first; `doubts`: why its verdicts would show nothing, such as faults
+    that never struck, and what the simulator breaks in another of those ways."""
 
     mode: Literal["same", "fork"]
     recording: str
@@ -48,6 +50,7 @@ class Live:
     verified: Replay
     moved: tuple[str, ...]
     homeless: tuple[str, ...]
+    ways: int
     doubts: tuple[str, ...]
     recorded_on: str | None
     ran_on: str | None
@@ -79,6 +82,7 @@ class Live:
             "faults": list(self.faults),
             "moved": list(self.moved),
             "homeless": list(self.homeless),
+            "ways": self.ways,
             "doubts": list(self.doubts),
             "agrees": self.agrees,
             "before": self.before.to_dict(),
@@ -101,9 +105,8 @@ def live(
     told = retell(case)
     scenario = told.scenario.with_policy(policy) if policy is not None else told.scenario
     scenario = scenario.with_changes(fields) if fields else scenario
-    placed = place(scenario, told.found.inferences)
-    sink = ColumnSink()
-    simulate(placed.scenario, sink, told.seed)
+    ways = everywhere(told.scenario, scenario, told.found.inferences)
+    placed = ways.told
     made = run(placed.scenario, told.seed)
     with open_case(made, invariants=case.invariants, mappings=case.mappings) as again:
         verified = verify(again)
@@ -116,13 +119,14 @@ def live(
         policies={queue.name: queue.policy.name for queue in scenario.queues},
         faults=tuple(inference.sentence for inference in told.found.inferences),
         before=case.report,
-        simulated=case.judge(sink.rows()),
+        simulated=_simulated(case, placed, told.seed),
         after=after,
         expected=frozenset(case.report.violated) - case.beyond.keys(),
         verified=verified,
         moved=placed.moved,
         homeless=(*placed.homeless, *excused),
-        doubts=tuple(_doubts(told, verified, missed)),
+        ways=len(ways.placed),
+        doubts=(*_doubts(told, verified, missed), *_elsewhere(case, ways, told.seed)),
         recorded_on=system_of(case),
         ran_on=ran_on,
     )
@@ -145,6 +149,22 @@ def _doubts(told: Retelling, verified: Replay, missed: Iterable[str]) -> Iterato
     yield from missed
     if not verified.equal:
         yield "the simulator does not come to the live run's history: see the verify of it"
+
+
+def _simulated(case: Case, placed: Placed, seed: int) -> Report:
+    sink = ColumnSink()
+    simulate(placed.scenario, sink, seed)
+    return case.judge(sink.rows())
+
+
+def _elsewhere(case: Case, ways: Ways, seed: int) -> Iterator[str]:
+    """What a live run cannot answer for: it is one of the ways to place the faults."""
+    for other in ways.others:
+        if broken := _simulated(case, other, seed).violated:
+            yield f"in the simulator {listed(broken)} would break otherwise: {'; '.join(other.moved)}"
+            return
+    if not ways.every:
+        yield f"deaths and stops may have come at more than {len(ways.placed)} sets of places"
 
 
 def _left(scenario: Scenario, seen: Retelling) -> list[Fault]:

@@ -15,7 +15,7 @@ from fencepost_analyzer.canonical import Canonical, Divergence, Row, canonical, 
 from fencepost_analyzer.case import Case
 from fencepost_analyzer.errors import AnalyzerError
 from fencepost_analyzer.extent import cut_off, under_way
-from fencepost_analyzer.placing import Way, elsewhere, place, unstruck
+from fencepost_analyzer.placing import MAX_WAYS, Placed, unstruck, ways
 from fencepost_analyzer.scenario_from import Incident
 from fencepost_analyzer.verdicts import Report
 from fencepost_analyzer.why import Change, changes
@@ -164,13 +164,14 @@ def _each(case: Case, found: Incident, policy: Policy | None, fields: Mapping[st
     it may have been; else the first that does not."""
     scenario = found.scenario.with_policy(policy) if policy is not None else found.scenario
     scenario = scenario.with_changes(fields) if fields else scenario
-    ways = elsewhere(found.scenario, scenario, found.inferences)
-    done = _forked(case, found, scenario, next(ways))
-    for other in islice(ways, MAX_READINGS - 1) if done.heals else ():
-        once_more = _forked(case, found, scenario, other)
+    found_ways = ways(found.scenario, scenario, found.inferences)
+    done = _forked(case, found, next(found_ways))
+    for other in islice(found_ways, MAX_WAYS - 1) if done.heals else ():
+        once_more = _forked(case, found, other)
         if not once_more.heals:
             return once_more
-    return _if_all_were_tried(done, ways, f"deaths and stops may have come at more than {MAX_READINGS} sets of places")
+    doubt = f"deaths and stops may have come at more than {MAX_WAYS} sets of places"
+    return _if_all_were_tried(done, found_ways, doubt)
 
 
 def _if_all_were_tried(done: Replay, left: Iterator[object], doubt: str) -> Replay:
@@ -178,11 +179,10 @@ def _if_all_were_tried(done: Replay, left: Iterator[object], doubt: str) -> Repl
     return replace(done, doubts=(*done.doubts, doubt)) if done.heals and next(left, None) is not None else done
 
 
-def _forked(case: Case, found: Incident, scenario: Scenario, way: Way) -> Replay:
-    placed = place(scenario, way.inferences)
+def _forked(case: Case, found: Incident, placed: Placed) -> Replay:
     results: list[Simulated] = []
     done = _replayed(
-        "fork", case, found, scenario, lambda sink: results.append(simulate(placed.scenario, sink, found.seed))
+        "fork", case, found, placed.scenario, lambda sink: results.append(simulate(placed.scenario, sink, found.seed))
     )
     excused, missed = unstruck(results[-1].unstruck, placed.scenario)
     doubts = [*found.unplaced, *cut_off(found, case.gaps), *missed]
@@ -190,7 +190,7 @@ def _forked(case: Case, found: Incident, scenario: Scenario, way: Way) -> Replay
         doubts.append("the replay ran out of the scenario's time before its work was done")
     if not done.after.violated and not doubts:
         doubts += _uncontrolled(case, found)
-    return replace(done, moved=(*way.moved, *placed.moved), homeless=(*placed.homeless, *excused), doubts=tuple(doubts))
+    return replace(done, moved=placed.moved, homeless=(*placed.homeless, *excused), doubts=tuple(doubts))
 
 
 def _uncontrolled(case: Case, found: Incident) -> list[str]:

@@ -156,6 +156,8 @@ def print_live(out: Output, done: Live) -> None:
     under = text.listed([f"{queue} under {name}" for queue, name in sorted(done.policies.items())])
     out.line(bold("live "), done.recording, f" on real processes, {under}: recorded as ", bold(done.live))
     _print_faults(out, done)
+    if done.ways > 1:
+        out.item("  played    ", f"the first of {done.ways} ways to place them: how far the work was nobody told.")
     answer = Styled("equal", "green", "✓ ") if done.verified.equal else Styled("not equal", "bold red", "✗ ")
     out.item("  verify    ", "the live run's history and the simulator's: ", answer, dim(f" {done.verified.digest}"))
     if done.verified.divergence is not None:

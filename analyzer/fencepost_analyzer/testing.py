@@ -50,4 +50,4 @@ def broken_within(
 def _read(scenario: str, policy: Mapping[str, Any] | None) -> tuple[Scenario, int]:
     found, seed = loads(scenario, Path("scenario.toml"))
     changed = found.with_changes(policy) if policy else found
-    return place(changed, as_written(found)).scenario, seed
+    return place(found, changed, as_written(found)).scenario, seed

@@ -123,7 +123,7 @@ def test_how_far_the_work_was_before_a_transaction_nobody_tells(
     for name in ("deduped", "atomic", "safe"):
         healed = forked(recording, preset(name))
         assert (healed.heals, healed.moved) == (True, ()), name
-    monkeypatch.setattr(replay, "MAX_READINGS", 1)
+    monkeypatch.setattr(replay, "MAX_WAYS", 1)
     few = forked(recording, preset("deduped"))
     assert (few.heals, few.doubts) == (False, ("deaths and stops may have come at more than 1 sets of places",))
 

@@ -115,12 +115,15 @@ def _print(out: Output, rows: Sequence[Row], best: Row | None) -> None:
     for row in rows:
         for fault in row.left_out:
             out.line(dim(f"{row.policy}: left out {fault}"))
+        for fault in row.elsewhere:
+            out.line(dim(f"{row.policy}: worst if {fault}"))
 
 
 def _row(row: Row, explored: bool) -> list[str]:
     said = [", ".join(row.outcome.violated)] if row.outcome.violated else []
     said += [f"unknown: {', '.join(row.outcome.unknown)}"] if row.outcome.unknown else []
     said += ["cut off by its time"] if row.outcome.overdue else []
+    said += ["open: its faults may have struck elsewhere"] if not row.every else []
     cells = [row.policy, "; ".join(said) or "holds", f"{len(row.outcome.undone) or '-'}"]
     if explored and row.exploration is not None:
         cells += [f"{row.exploration.found.schedules:,}", f"{row.exploration.found.broken:,}"]

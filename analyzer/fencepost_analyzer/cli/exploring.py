@@ -77,7 +77,7 @@ def explore(
     from fencepost_analyzer.lab.explore import explore as exploring
     from fencepost_analyzer.lab.ledger import Ledger, asked
     from fencepost_analyzer.lab.space import Bound
-    from fencepost_analyzer.placing import place
+    from fencepost_analyzer.placing import everywhere
     from fencepost_runtime.policy import preset
 
     here = session(context, recordings, as_json)
@@ -86,9 +86,10 @@ def explore(
         told = incident(here, run, invariants, mappings)
     scenario = told.scenario.with_policy(chosen) if chosen is not None else told.scenario
     scenario = scenario.with_changes(wanted) if wanted else scenario
-    placed = place(scenario, told.inferences)
+    ways = everywhere(told.scenario, scenario, told.inferences)
+    placed = ways.told
     bound = Bound(faults, crashes, pauses, losses)
-    plan = around(placed.scenario, told.seed, bound, invariants or (), by_lineage=by_lineage)
+    plan = around(ways, told.seed, bound, invariants or (), by_lineage=by_lineage)
     folder = into / f"{told.name}-{asked(plan)[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
     ledger = Ledger(folder / "progress.jsonl", plan)
@@ -156,6 +157,8 @@ def _print(
         out.line(f"Lineage left out {saved} that an exhaustive search would have gone on from; without it all are run.")
     if not done.complete:
         out.line(f"Not all: {done.explored:,} of {done.units:,} first faults were explored; raise --at-most to go on.")
+    if not done.plan.every:
+        out.line("Not all: its faults may have struck in more ways than were tried.")
     if found.overdue:
         out.line(f"{text.counted(found.overdue, 'schedule')} ran out of the scenario's time.")
     for note in notes:
@@ -177,7 +180,8 @@ def _row(done: Exploration, name: str) -> list[str]:
     words = "-"
     if shortest is not None:
         added = text.listed([told(fault) for fault in shortest.added], empty="no fault at all")
-        words = added if not shortest.base else "the incident itself" + (f", and {added}" if shortest.added else "")
+        itself = "the incident itself" if shortest.base == 1 else "the incident, struck elsewhere than told"
+        words = added if not shortest.base else itself + (f", and {added}" if shortest.added else "")
     return [name, f"{done.found.violated[name]:,}", f"{done.found.undecided[name]:,}", words]
 
 
@@ -200,6 +204,7 @@ def _document(
         "units": done.units,
         "explored": done.explored,
         "complete": done.complete,
+        "every_way": done.plan.every,
         "certified": done.certified,
         **done.found.to_dict(),
         "scenarios": {name: str(path) for name, path in written.items()},

@@ -18,7 +18,7 @@ from fencepost_analyzer.lab.histories import Histories
 from fencepost_analyzer.lab.lineage import concerns, lineage
 from fencepost_analyzer.lab.processes import processes
 from fencepost_analyzer.lab.space import Bound, following, in_order, lasting, merged, plain, shorter
-from fencepost_analyzer.placing import striking
+from fencepost_analyzer.placing import Ways, striking
 from fencepost_runtime.columns import ColumnSink
 from fencepost_runtime.scenario import Fault, Scenario
 from fencepost_runtime.simulate import Passed, Simulated, simulate
@@ -46,12 +46,14 @@ class Unit:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What is to be explored: `bases` are the scenarios to which faults are added, each with the bound of what may be
-    added; `invariants` the directories of the user's own. `by_lineage`: only what could prevent one job's good end."""
+    added; `invariants` the directories of the user's own. `by_lineage`: only what could prevent one job's good end.
+    `every`: whether the incident is among them in every way in which its faults may have struck."""
 
     bases: tuple[tuple[Scenario, Bound], ...]
     seed: int
     invariants: tuple[Path, ...] = ()
     by_lineage: bool = False
+    every: bool = True
 
     def units(self) -> tuple[Unit, ...]:
         """All units, in the order of the runs without a fault added. Raises NotRepeated."""
@@ -95,8 +97,8 @@ class Exploration:
     @property
     def certified(self) -> bool:
         """Whether nothing breaks in any schedule within the bound: all were run, to their end, and all decided."""
-        found = self.found
-        return self.complete and not (self.plan.by_lineage or found.violated or found.undecided or found.overdue)
+        found, all_tried = self.found, self.complete and self.plan.every and not self.plan.by_lineage
+        return all_tried and not (found.violated or found.undecided or found.overdue)
 
     @property
     def exit_code(self) -> int:
@@ -110,18 +112,23 @@ class Exploration:
 
 
 def around(
-    scenario: Scenario, seed: int, bound: Bound, invariants: Iterable[Path] = (), *, by_lineage: bool = False
+    incident: Scenario | Ways, seed: int, bound: Bound, invariants: Iterable[Path] = (), *, by_lineage: bool = False
 ) -> Plan:
-    """A plan around an incident: its work with up to so many faults, and with its own faults up to one fewer added."""
-    return Plan(bases(lasting(scenario, bound), bound), seed, tuple(invariants), by_lineage)
+    """A plan around an incident: its work with up to so many faults, and with its own faults, wherever these may have
+    struck, up to one fewer added."""
+    scenarios = [one.scenario for one in incident.placed] if isinstance(incident, Ways) else [incident]
+    every = not isinstance(incident, Ways) or incident.every
+    lasted = [lasting(one, bound) for one in scenarios]
+    return Plan(bases(lasted, bound), seed, tuple(invariants), by_lineage, every)
 
 
-def bases(scenario: Scenario, bound: Bound) -> tuple[tuple[Scenario, Bound], ...]:
-    """To what faults are added around a scenario, and how many: to its calm run, and to one with its own faults."""
-    calm = (replace(scenario, faults=()), bound)
-    if not scenario.faults:
-        return (calm,)
-    return calm, (scenario, replace(bound, faults=max(0, bound.faults - 1)))
+def bases(ways: Sequence[Scenario], bound: Bound) -> tuple[tuple[Scenario, Bound], ...]:
+    """To what faults are added around an incident, and how many: to its calm run, and to those with its own faults, one
+    for each way in which they may have struck. Those that are added to a calm run do not stand for these: an incident
+    may have more faults than the bound allows, and other pauses."""
+    calm = (replace(ways[0], faults=()), bound)
+    fewer = replace(bound, faults=max(0, bound.faults - 1))
+    return (calm, *((one, fewer) for one in ways if one.faults))
 
 
 def explore(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from fencepost_analyzer.lab.costs import Cost, cost
 from fencepost_analyzer.lab.explore import Exploration, Plan, around
 from fencepost_analyzer.lab.outcomes import Outcome, outcomes
 from fencepost_analyzer.lab.space import Bound, lasting
-from fencepost_analyzer.placing import place
+from fencepost_analyzer.placing import Ways, everywhere
 from fencepost_analyzer.strategies import strategies
 from fencepost_runtime.policy import presets
 from fencepost_runtime.scenario import Scenario
@@ -23,19 +25,23 @@ RECORDED = "as recorded"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An incident under one policy. `left_out`: faults that the policy has no place for. `exploration`: of everything
-    within a bound around it, if that was asked for."""
+    """An incident under one policy, wherever its faults may have struck. `left_out`: faults that the policy has no
+    place for; `elsewhere`: those that strike elsewhere than told for something of the outcome, in words; `every`:
+    whether all ways to place them were tried. `exploration`: of everything within a bound around it, if that was asked
+    for."""
 
     policy: str
     outcome: Outcome
     cost: Cost
     left_out: tuple[str, ...]
+    elsewhere: tuple[str, ...] = ()
+    every: bool = True
     exploration: Exploration | None = None
 
     @property
     def heals(self) -> bool:
         """Whether in the incident itself every promise holds and every job was done."""
-        return self.outcome.holds and not self.outcome.undone
+        return self.outcome.holds and not self.outcome.undone and self.every
 
     @property
     def share(self) -> float:
@@ -54,6 +60,8 @@ class Row:
             "overdue": self.outcome.overdue,
             "costs": self.cost.to_dict(),
             "left_out": list(self.left_out),
+            "elsewhere": list(self.elsewhere),
+            "every_way": self.every,
             "explored": {"schedules": found.schedules, "broken": found.broken, "violated": dict(found.violated)}
             if found is not None
             else None,
@@ -70,17 +78,25 @@ def matrix(
     explorer: Callable[[Sequence[Plan]], Iterable[Exploration]] | None = None,
 ) -> tuple[Row, ...]:
     """The incident as recorded and under every preset. With a bound, everything within it is explored around each."""
-    placed = {RECORDED: place(scenario, inferences)}
-    placed |= {name: place(scenario.with_policy(policy), inferences) for name, policy in presets().items()}
-    scenarios = {name: lasting(one.scenario) for name, one in placed.items()}
-    found = outcomes(scenarios, (seed,), invariants)
-    explored: Iterable[Exploration | None] = [None] * len(scenarios)
+    found = {RECORDED: everywhere(scenario, scenario, inferences)}
+    found |= {name: everywhere(scenario, scenario.with_policy(one), inferences) for name, one in presets().items()}
+    cases = {(name, way): lasting(one.scenario) for name, ways in found.items() for way, one in enumerate(ways.placed)}
+    judged = outcomes(cases, (seed,), invariants)
+    explored: Iterable[Exploration | None] = [None] * len(found)
     if bound is not None and explorer is not None:
-        explored = explorer([around(one, seed, bound, invariants) for one in scenarios.values()])
+        explored = explorer([around(ways, seed, bound, invariants) for ways in found.values()])
     return tuple(
-        Row(name, found[name], cost(scenarios[name], seed), placed[name].homeless, exploration)
-        for name, exploration in zip(scenarios, explored, strict=True)
+        _row(
+            name, ways, [judged[name, way] for way in range(len(ways.placed))], cost(cases[name, 0], seed), exploration
+        )
+        for (name, ways), exploration in zip(found.items(), explored, strict=True)
     )
+
+
+def _row(name: str, ways: Ways, came: Sequence[Outcome], paid: Cost, exploration: Exploration | None) -> Row:
+    told = came[0]
+    worse = (way.moved for way, outcome in zip(ways.placed, came, strict=True) if told | outcome != told | told)
+    return Row(name, reduce(or_, came), paid, ways.told.homeless, next(worse, ()), ways.every, exploration)
 
 
 def cheapest(rows: Iterable[Row]) -> Row | None:

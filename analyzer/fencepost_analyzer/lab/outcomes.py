@@ -43,6 +43,16 @@ class Outcome:
         """Whether every invariant holds; jobs may still be undone, buried where people can find them."""
         return not self.violated and not self.unknown and not self.overdue
 
+    def __or__(self, other: Outcome) -> Outcome:
+        """What it comes to if nobody knows which of the two it is."""
+        violated = {*self.violated, *other.violated}
+        return Outcome(
+            tuple(sorted(violated)),
+            tuple(sorted({*self.unknown, *other.unknown} - violated)),
+            tuple(dict.fromkeys((*self.undone, *other.undone))),
+            self.overdue or other.overdue,
+        )
+
     def cell(self) -> str:
         """As a table states it: "holds", or what does not."""
         said = [", ".join(self.violated)] if self.violated else []

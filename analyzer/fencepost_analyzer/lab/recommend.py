@@ -176,7 +176,7 @@ def healed(
 ) -> Scenario:
     """The whole incident with these policies by queue, with time enough: as much as schedules of the search have."""
     queues = tuple(replace(queue, policy=policies.get(queue.name, queue.policy)) for queue in scenario.queues)
-    return lasting(place(replace(scenario, queues=queues), inferences).scenario, bound)
+    return lasting(place(scenario, replace(scenario, queues=queues), inferences).scenario, bound)
 
 
 def whole(

@@ -41,8 +41,10 @@ class Question:
     invariants: tuple[Path, ...] = ()
 
     def under(self, policy: Policy) -> Scenario:
-        """The scenario under another policy, its faults where they strike then, with time enough for all of them."""
-        return lasting(place(self.scenario.with_policy(policy), self.inferences).scenario, self.bound)
+        """The scenario under a stronger policy, its faults where they strike then, with time enough for all of them.
+
+        There is one way to place them: only a weaker policy has steps between those that the recorded one tells."""
+        return lasting(place(self.scenario, self.scenario.with_policy(policy), self.inferences).scenario, self.bound)
 
 
 @dataclass(slots=True)
@@ -124,7 +126,7 @@ class Search:
         """Run everything within the bound under these policies; what breaks them is tried on all others."""
         question = self.question
         trials = [one for one in trials if one.exploration is None]
-        plans = [Plan(bases(one.scenario, question.bound), question.seed, question.invariants) for one in trials]
+        plans = [Plan(bases([one.scenario], question.bound), question.seed, question.invariants) for one in trials]
         for trial, done in zip(trials, self._explorer(plans), strict=True):
             trial.exploration = done
             self.tried += done.found.schedules

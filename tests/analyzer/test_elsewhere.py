@@ -15,6 +15,7 @@ from fencepost_analyzer.inference import Inference, as_written
 from fencepost_analyzer.lab.explore import around, explore
 from fencepost_analyzer.lab.lattice import above
 from fencepost_analyzer.lab.matrix import Row, matrix
+from fencepost_analyzer.lab.regression import NoRecovery, hold_elsewhere
 from fencepost_analyzer.lab.space import Bound
 from fencepost_analyzer.live import live
 from fencepost_analyzer.placing import everywhere
@@ -187,6 +188,26 @@ def struck_anywhere(policy: Policy) -> Iterator[Inference]:
     for kind in kinds:
         for step in ("work",) if kind == "slow" else ("start", "work", "write", "settle", *["renew"] * policy.renews):
             yield Inference(Fault(kind, Point("pay-1", 1, step)), kind, ("a span",))
+
+
+def test_a_regression_test_is_of_what_heals_wherever_a_death_may_have_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file holds the death as it was told; it is not written where it would pass for being there."""
+    told = retold(recorded(tmp_path, ONE_TRANSACTION, DEAD))
+    naive = {name: value for name, value in preset("naive").to_dict().items() if name != "name"}
+    deduped = naive | {"dedupe": "effect_key"}
+    told_only = f"breaks INV-001 where it may have been struck as well: {MOVED}"
+    with pytest.raises(NoRecovery, match=told_only):
+        hold_elsewhere(told.scenario, told.seed, told.found.inferences, naive)
+    hold_elsewhere(told.scenario, told.seed, told.found.inferences, deduped)
+    hold_elsewhere(told.scenario, told.seed, as_written(told.scenario), naive)
+    path = tmp_path / "test_a.py"
+    done = fencepost("--recordings", tmp_path, "regression", "recorded", "--policy", "naive", "--out", path)
+    assert (done.code, told_only in done.err, path.exists()) == (2, True, False)
+    monkeypatch.setattr(placing, "MAX_WAYS", 1)
+    with pytest.raises(NoRecovery, match="nobody knows whether all are healed"):
+        hold_elsewhere(told.scenario, told.seed, told.found.inferences, deduped)
 
 
 def test_a_live_run_is_one_of_the_ways_and_says_so(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ def regression(
     The file needs fencepost and pytest, and no recording. If the invariant holds within two faults of the incident,
     too, a third test asserts that. Nothing is written if the recovery does not heal: exit code 2.
     """
+    from fencepost_analyzer.lab.regression import hold_elsewhere
     from fencepost_analyzer.lab.regression import regression as regressing
     from fencepost_analyzer.lab.shrink import broken_by, shrink
     from fencepost_analyzer.scenario_file import dump
@@ -66,6 +67,8 @@ def regression(
     with here.out.working("shrinking …"):
         done = shrink(found.scenario, found.seed, broken, suspects=found.suspects)
         made = regressing(found.name, dump(done.scenario, seed=found.seed), broken, recovery)
+        # What is shrunk need not show any more where it was struck.
+        hold_elsewhere(found.scenario, found.seed, found.inferences, recovery)
     write(out, made.content, force=force)
     if here.out.as_json:
         facts = {"incident": found.name, "invariant": broken, "events": done.events, "recovery": recovery}

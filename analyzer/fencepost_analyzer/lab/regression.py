@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from fencepost_analyzer import testing
 from fencepost_analyzer.errors import AnalyzerError, OutOfTime
+from fencepost_analyzer.inference import Inference
+from fencepost_analyzer.lab.bulk import judged
+from fencepost_analyzer.lab.space import lasting
+from fencepost_analyzer.placing import everywhere
 from fencepost_analyzer.version import __version__
+from fencepost_runtime.scenario import Scenario
 
 _FILE = '''\
 """{invariant} broke in {incident}; with {recovery} it does not.
@@ -86,6 +91,25 @@ def regression(incident: str, scenario: str, invariant: str, recovery: Mapping[s
         name=invariant.lower().replace("-", "_"),
     )
     return Regression(content, within)
+
+
+def hold_elsewhere(scenario: Scenario, seed: int, inferences: Sequence[Inference], recovery: Mapping[str, Any]) -> None:
+    """Whether a recovery heals an incident only because its faults were told to strike where they did.
+
+    Raises NoRecovery if anything breaks, or may, where they may have struck as well, and does not as they were told."""
+    ways = everywhere(scenario, scenario.with_changes(recovery), inferences)
+    told, *others = [one.judgement for one in judged((lasting(one.scenario) for one in ways.placed), seed)]
+    for way, found in zip(ways.others, others, strict=True):
+        fresh = [name for name in found.violated if name not in told.violated]
+        if fresh or found.overdue > told.overdue:
+            does = f"breaks {', '.join(fresh)}" if fresh else "is cut off by its time"
+            raise NoRecovery(
+                f"With {_words(recovery)} the incident {does} where it may have been struck as well: "
+                f"{'; '.join(way.moved)}."
+            )
+    if not ways.every:
+        tried = f"it may have been struck in more than {len(ways.placed)} ways: nobody knows whether all are healed."
+        raise NoRecovery(f"With {_words(recovery)} nothing more breaks in the incident, but {tried}")
 
 
 def _words(recovery: Mapping[str, Any]) -> str:

@@ -156,7 +156,7 @@ def _schedule(told: Mapping[str, list[tuple[str, Row]]], hows: Mapping[str, How]
         event, row = heads[actor].pop()
         if _position(event, row) is not None:
             positions.pop()
-        signal = row["reason"] or "" if event in BEFALLEN else ""
+        signal = row["reason"] or "" if event == "crash" else ""
         yield Told(actor, at, _how(event, row, hows), row["effect_index"] or 0, signal)
 
 

@@ -26,6 +26,8 @@ STEP_NS = (MS // 5, 2 * MS)
 # How long after its expiry a lease that is still held counts as stuck: its own length, this at least (INV-010).
 LEAST_GRACE_NS = 5_000 * MS
 SUPERVISOR = "supervisor"
+# What stops a process, and what lets it go on. By which signal one dies is its own affair.
+SIGNALS = {"pause": "SIGSTOP", "resume": "SIGCONT"}
 # Polls in a row that find nothing although the clock stands where the recording found something.
 MAX_POLLS = 2
 
@@ -289,11 +291,11 @@ class _Free(_World):
         # Whoever waits for what has happened already does not wait.
         reached = fault.until in self.reached
         actor.wake_at = self.now + (actor.length() if reached else fault.at_most_ms * MS)
-        self.supervisor.observed("pause", actor.name, "SIGSTOP", self.now)
+        self.supervisor.observed("pause", actor.name, SIGNALS["pause"], self.now)
         return True
 
     def resume(self, actor: _Actor) -> None:
-        self.supervisor.observed("resume", actor.name, "SIGCONT", self.now)
+        self.supervisor.observed("resume", actor.name, SIGNALS["resume"], self.now)
         actor.paused = None
         self.stopped = tuple(name for name in self.stopped if name != actor.name)
         # It was stopped in front of its next step: that one comes before anybody else's.
@@ -325,7 +327,7 @@ class Told:
 
     `how` is normal; or what kept the step from being told in full: begun, committed (killed there),
     lost_request, lost_reply, db_error, rolled_back (write `index` inside an open transaction); or what befell the
-    actor: crash, pause, resume.
+    actor: crash (by `signal`), pause, resume.
     """
 
     actor: str
@@ -383,7 +385,8 @@ class _Guided(_World):
             if actor is None:
                 raise Diverged(f"The recording has an actor {told.actor!r} that the scenario does not cast.")
             if told.how in ("crash", "pause", "resume"):
-                self.supervisor.observed(told.how, actor.name, told.signal, told.at)
+                # Only a death is taken as it was told: repeated, any signal would be as good as the right one.
+                self.supervisor.observed(told.how, actor.name, SIGNALS.get(told.how, told.signal), told.at)
                 if told.how == "crash":
                     actor.die()
             elif self.owed.get(actor.name):

@@ -170,6 +170,21 @@ def test_verify_sees_another_queue_another_lease_and_another_order(torn: Recordi
     assert replay.divergence.fields == (field,)
 
 
+def _by(signal: str) -> Any:
+    put = _put("job.reason", signal)
+    return lambda row: put(row) if row["name"] in ("crash", "pause", "resume") else row
+
+
+def test_verify_sees_a_stop_by_another_signal_and_takes_a_death_by_any(torn: Recording, tmp_path: Path) -> None:
+    """Stopped and continued is by one signal each; by which somebody was killed is no promise of the runtime."""
+    stopped = run_simulated(failure_mode("FM-002").scenario, tmp_path, seed=1)
+    replay = verified(_edited(stopped, _by("SIGTSTP")))
+    assert not replay.equal
+    assert replay.divergence is not None
+    assert replay.divergence.fields == ("reason",)
+    assert verified(_edited(torn, _by("SIGSEGV"))).equal
+
+
 def test_verify_sees_what_no_worker_and_no_position_answers_for(torn: Recording) -> None:
     rows = torn.spans().to_pylist()
     settled = next(row for row in rows if row["name"].startswith("settle "))

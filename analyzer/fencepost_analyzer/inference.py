@@ -36,7 +36,8 @@ def as_written(scenario: Scenario) -> tuple[Inference, ...]:
 def where(point: Point) -> str:
     """A moment in words: "in the middle of write 1 of pay-2, attempt 1"."""
     # People count from one; a scenario's own index counts from zero.
-    index = f" {point.index + 1}" if point.step in ("write", "work") else ""
+    counted = point.step in ("write", "work") or (point.step == "reclaim" and point.index)
+    index = f" {point.index + 1}" if counted else ""
     times: dict[str, str] = {
         "before": "before",
         "begun": "in the middle of",

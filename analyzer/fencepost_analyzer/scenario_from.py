@@ -5,6 +5,7 @@ The workload and the policies are what the run announced of itself; faults and o
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, product
@@ -233,18 +234,22 @@ def _dies_stopped(story: Sequence[tuple[str, Row]], number: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where an entry of a story stands in its attempt: renewals before it, and the work step that it belongs to."""
+    """Where an entry of a story stands in its attempt: renewals before it, and the work step that it belongs to; or how
+    often its job had been taken back before."""
 
     renewals: int
     work: int
+    reclaims: int
 
 
 def _places(story: Iterable[tuple[str, Row]]) -> Iterator[_Place]:
     renewals = work = 0
+    reclaims = Counter[str | None]()
     for event, row in story:
         if event in ("start", "lease"):
             renewals = work = 0
-        yield _Place(renewals, work)
+        reclaims[row["job_id"]] += event == "reclaim"
+        yield _Place(renewals, work, max(0, reclaims[row["job_id"]] - 1))
         if event == "renew":
             renewals += 1
         elif event == "write":
@@ -265,8 +270,9 @@ def _point(event: str, row: Row, when: When, jobs: _Jobs, place: _Place | None =
     if step is None or row["job_id"] is None:
         return None
     index, attempt = row["effect_index"] or 0, row["attempt"] or 0
-    if event == "dead_letter" and not attempt:
-        step = "reclaim"  # Buried by who takes leases back, in the same transaction.
+    if step == "reclaim" or (event == "dead_letter" and not attempt):
+        # Buried by who takes leases back, in the same transaction.
+        step, index = "reclaim", place.reclaims if place is not None else 0
     elif _in_one(event, row, jobs):
         step, index = "apply", 0
     elif step == "renew":

@@ -6,6 +6,7 @@ in the same order gets the same steps.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
@@ -64,12 +65,14 @@ async def reclaimer(queue: str, policy: Policy, poll_ms: int) -> None:
     """Takes back leases that have run out until the driver answers an idle step with False."""
     idle = Step("idle", queue=queue, planned_ns=poll_ms * MS)
     guarded = policy.reclaim == "guarded"
+    taken = Counter[str]()
     while True:
         # Whatever was not taken back is found again by the next scan.
         with suppress(BackendError, ConnectionLost):
             found: Scanned | None = await Step("scan", Expired(queue), queue)
             for job_id, token in found.leases if found else ():
-                await Step("reclaim", Reclaim(job_id, token, guarded, policy.max_attempts), queue)
+                index, taken[job_id] = taken[job_id], taken[job_id] + 1
+                await Step("reclaim", Reclaim(job_id, token, guarded, policy.max_attempts), queue, index=index)
         if not await idle:
             return
 

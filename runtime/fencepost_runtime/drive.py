@@ -71,9 +71,11 @@ def matches(point: Point, step: Step) -> bool:
 
 def reaches(point: Point, step: Step, answer: Any) -> bool:
     """Whether a step that was performed is the one until which a pause lasts: a scan is that of each job whose lease it
-    found run out."""
+    found run out, and a reclaim is the next, whichever it is of its job."""
     if step.name == "scan":
         return point.step == "scan" and isinstance(answer, Scanned) and point.job in dict(answer.leases)
+    if step.name == "reclaim":
+        return point.step == "reclaim" and point.job == step.job_id
     return matches(point, step)
 
 

@@ -271,6 +271,8 @@ def _until(kind: str, data: Any) -> Point:
     point = _point({"when": "after", **data} if isinstance(data, Mapping) else data, awaited=True)
     if point.step in SILENT:
         raise ScenarioError(f"A pause cannot last until a {point.step} step: nobody else is told of it.", ("step",))
+    if point.step in REPEATED and point.index:
+        raise ScenarioError(f"A pause lasts until the next {point.step}, so its until takes no index.", ("index",))
     if point.when != "after":
         raise ScenarioError(
             f'A pause lasts until after a step, so its until takes no when = "{point.when}".', ("when",)
@@ -314,7 +316,7 @@ def _check_point(point: Point, jobs: Mapping[str, Job]) -> None:
         )
     effects = len(jobs[point.job].effects)
     # The work after the last write has an index too.
-    steps = {"work": effects + 1, "write": effects, "renew": MAX_EFFECTS}.get(point.step, 1)
+    steps = {"work": effects + 1, "write": effects, "renew": MAX_EFFECTS, "reclaim": MAX_EFFECTS}.get(point.step, 1)
     if point.index >= steps:
         rule = f"an attempt has {steps}, counted from 0"
         raise ScenarioError(f"Job {shown(point.job)} has no {point.step} step {point.index}: {rule}.", ("index",))

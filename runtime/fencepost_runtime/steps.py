@@ -26,7 +26,7 @@ STEPS = {
     "idle": "nothing to do: wait for the next poll",
     "sleep": "time passes",
     "scan": "the reclaimer reads which leases have run out",
-    "reclaim": "the reclaimer takes one lease back; a fault strikes the first time that it does so with its job",
+    "reclaim": "the reclaimer takes one lease back; index = how often it has one of this job",
     "inventory": "the supervisor reads what a queue still holds",
 }
 
@@ -43,8 +43,8 @@ class Execution:
 
 @dataclass(slots=True)
 class Step:
-    """`index` counts the effects, or the renewals of an attempt, from 0; `planned_ns` is the duration of work, sleep
-    and idle steps.
+    """`index` counts the effects, the renewals of an attempt, or how often a job is taken back, from 0; `planned_ns` is
+    the duration of work, sleep and idle steps.
 
     `effect` is what a write inside an open transaction stages: such a step has no operation of its own.
     """

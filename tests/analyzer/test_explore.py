@@ -67,6 +67,18 @@ def test_every_crash_is_tried_and_none_twice(policy: str) -> None:
     assert left == {durable(replace(scenario, faults=(fault,))) for fault in named}
 
 
+def test_each_time_that_a_job_is_taken_back_is_tried() -> None:
+    """Two workers die, so that the reclaimer comes twice: what befalls it then is as much a schedule as before."""
+    deaths = tuple(Fault("kill", Point("pay-1", attempt, "start")) for attempt in (1, 2))
+    scenario = replace(under("naive"), faults=deaths, queues=(replace(under("naive").queues[0], workers=3),))
+    trail: list[Passed] = []
+    ran = simulate(scenario, ColumnSink(), 1, trail=trail, all_told=True)
+    tried = {fault.at.index for fault in following(scenario, (), ran, trail) if fault.at.step == "reclaim"}
+    assert tried == {0, 1}
+    dead = replace(scenario, faults=(*deaths, Fault("kill", Point("pay-1", 0, "reclaim", 1))))
+    assert [row[0] for row in durable(dead)].count("reclaim") == 1
+
+
 def test_nothing_breaks_without_a_fault() -> None:
     """A bound of none is one schedule, and it is certified."""
     done = explore(plan("naive", Bound(faults=0)))

@@ -185,6 +185,20 @@ def test_verify_sees_a_stop_by_another_signal_and_takes_a_death_by_any(torn: Rec
     assert verified(_edited(torn, _by("SIGSEGV"))).equal
 
 
+def test_which_of_several_reclaims_was_struck_is_read_from_the_spans(tmp_path: Path) -> None:
+    """The reclaimer dies when it takes the job back for the second time, not for the first."""
+    deaths = [{"kind": "kill", "job": "pay-1", "attempt": attempt, "step": "start"} for attempt in (1, 2)]
+    last = {"kind": "kill", "job": "pay-1", "step": "reclaim", "index": 1, "when": "begun"}
+    queue = {"name": "payments", "workload": "payments", "jobs": 1, "workers": 3, "policy": "naive"}
+    scenario = Scenario.from_dict({"id": "thrice", "queues": [queue], "faults": [*deaths, last]})
+    recording = run_simulated(scenario, tmp_path, seed=1)
+    replay = verified(recording)
+    assert (replay.equal, replay.before.violated) == (True, ("INV-010",))
+    assert "payments-reclaimer was killed (SIGKILL) in the middle of reclaim 2 of pay-1." in replay.faults
+    same = forked(recording, preset("naive"))
+    assert (same.after.violated, same.doubts) == (("INV-010",), ())
+
+
 def test_verify_sees_what_no_worker_and_no_position_answers_for(torn: Recording) -> None:
     rows = torn.spans().to_pylist()
     settled = next(row for row in rows if row["name"].startswith("settle "))

@@ -242,6 +242,10 @@ def test_a_queue_has_so_many_jobs() -> None:
         ({"attempt": "1"}, "attempt takes a whole number"),
         ({"step": "enqueue"}, "The enqueue step is outside any attempt: attempt is 0, not 1"),
         ({"step": "reclaim", "attempt": 2}, "The reclaim step is outside any attempt"),
+        (
+            {"kind": "pause", "until": {"job": "pay-1", "step": "reclaim", "index": 1}},
+            "A pause lasts until the next reclaim, so its until takes no index.",
+        ),
         ({"index": 3}, "Job 'pay-1' has no write step 3: an attempt has 3, counted from 0"),
         ({"step": "work", "index": 4, "when": "before"}, "has no work step 4: an attempt has 4"),
         ({"step": "settle", "index": 1}, "has no settle step 1: an attempt has 1"),

@@ -317,6 +317,15 @@ def test_a_run_without_workers_left_ends() -> None:
     assert result.ended_at < EPOCH + 5_000 * MS
 
 
+def test_a_fault_strikes_the_reclaim_that_it_names() -> None:
+    """The second time that a job is taken back is a moment of its own."""
+    deaths = [{"kind": "kill", "attempt": attempt, "step": "start", "when": "after"} for attempt in (1, 2)]
+    lost = {"kind": "db_error", "attempt": 0, "step": "reclaim", "index": 1}
+    rows, result = history(scenario(*deaths, lost, workers=3))
+    assert [row["outcome"] for row in events(rows, "reclaim")] == ["ok", "failed", "ok"]
+    assert (result.unstruck, held(rows)) == ((), {})
+
+
 def test_a_run_without_its_reclaimer_ends() -> None:
     """When the reclaimer is dead, or there is none, a dead worker's job stays leased; nobody works on, and stock is
     taken so late that the lease can be seen to be stuck: a second, and five of grace, after it was granted."""

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from fencepost_runtime.actors import MS
-from fencepost_runtime.scenario import DURABLE, MAX_MS, OF_NO_JOB, Fault, Point, Queue, Scenario
+from fencepost_runtime.scenario import DURABLE, MAX_MS, OF_NO_JOB, REPEATED, Fault, Point, Queue, Scenario
 from fencepost_runtime.simulate import Passed, Simulated
 from fencepost_runtime.steps import Step
 
@@ -102,7 +102,10 @@ def shorter(fault: Fault, trail: Sequence[Passed]) -> Iterator[Fault]:
         elif step.job_id == fault.at.job and (step.operation is not None or step.name == "start"):
             if step.name == "reclaim" and (scan := scans.get(passed.actor)) is not None:
                 meanwhile.append((scan, Point(fault.at.job, 0, "scan", 0, "after")))
-            meanwhile.append((passed, Point(fault.at.job, *_of(step), "after")))
+            attempt, name, index = _of(step)
+            # Awaited is the next that comes.
+            index = 0 if name in REPEATED else index
+            meanwhile.append((passed, Point(fault.at.job, attempt, name, index, "after")))
     # One after which nothing of another comes is the end that it has anyway.
     for passed, until in meanwhile[:-1]:
         if fault.kind == "slow":

@@ -10,7 +10,6 @@ import os
 import uuid
 import weakref
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from pathlib import Path
 from time import time_ns
 from typing import Any
@@ -27,7 +26,6 @@ from fencepost_recorder.writer import LogWriter
 
 _START, _END, _WHOLE = int(FrameType.START), int(FrameType.END), int(FrameType.WHOLE)
 _MAX_KNOWN = 1024
-_NO_WAY = ("unrecorded", "its forked children go on unrecorded: it may not write to the recording's folder any more")
 _getpid = os.getpid
 
 
@@ -58,8 +56,8 @@ class RecordingSpanProcessor(SpanProcessor):
         self._expected: set[Any] = set()
         self._inherited: set[Any] = set()
         self._forget_frames()
-        before, after = weakref.WeakMethod(self._before_fork), weakref.WeakMethod(self._after_fork)
-        os.register_at_fork(before=lambda: _call(before), after_in_child=lambda: _call(after))
+        after = weakref.WeakMethod(self._after_fork)
+        os.register_at_fork(after_in_child=lambda: _call(after))
 
     @property
     def producer(self) -> str | None:
@@ -190,13 +188,6 @@ class RecordingSpanProcessor(SpanProcessor):
         self._scopes: dict[tuple[int, int], tuple[int, Any, Any]] = {}
         self._resources: dict[int, tuple[int, Resource]] = {}
 
-    def _before_fork(self) -> None:
-        # One that became another user, or entered another root, writes on to what it has open. Its child can neither
-        # begin a log nor say so in this one's header, for both are opened by their names.
-        with suppress(Exception):
-            if self._writer is not None and self._pid == _getpid() and not _is_open_to_us(self._folder):
-                self._note(self._writer, [_NO_WAY])
-
     def _after_fork(self) -> None:
         # The writer's lock may be held by a thread that does not exist in this process: never touch it.
         parent, self._writer = self._writer, None
@@ -207,22 +198,29 @@ class RecordingSpanProcessor(SpanProcessor):
             self._expected.add(resource.attributes.get("service.instance.id"))
         self._inherited |= self._expected - {None}
         self._forget_frames()
-        if parent is not None:
-            parent.forget()
         try:
             self._open()  # Later it may be another user's, or in another root.
         except Exception as error:
             if parent is not None:
-                parent.disown(error)
+                self._open_instead(parent, error)
+        if parent is not None:
+            parent.forget()
+
+    def _open_instead(self, parent: LogWriter, error: Exception) -> None:
+        """Begin a log with the number that the parent's has here, where no other was free; else say so in the parent's,
+        while that is open."""
+        if parent.gives_way(error):
+            try:
+                self._open()
+                return
+            except Exception as again:
+                error = again
+        parent.disown(error)
 
 
 def _written(sequence: int) -> int:
     """What may be referred to: a frame that could not be written is none, not the first that there is."""
     return sequence if sequence >= 0 else NO_REF
-
-
-def _is_open_to_us(folder: Path) -> bool:
-    return os.access(folder, os.W_OK | os.X_OK, effective_ids=True)
 
 
 def _call(method: weakref.WeakMethod[Any]) -> None:

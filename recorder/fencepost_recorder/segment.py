@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import resource
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,9 +25,11 @@ NEXT_BYTES = FRAME_OVERHEAD_BYTES + 2
 # Descriptors this high are not handed out by open(2) until that many are in use, so a program that closes
 # every descriptor and opens its own seldom gets our number; should it, we see that the file is another.
 _HIGH_DESCRIPTOR = 512
-_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+# Not O_APPEND, with which pwrite(2) appends: the loss record is written through the descriptor that is open, when its
+# file's name leads nowhere any more or no number is left to open it by. Nobody else writes through it, forks included.
+_OPEN = os.O_RDWR | os.O_CLOEXEC
 # A file that has no name yet; Linux alone has such.
-_UNNAMED: int | None = _APPEND | os.O_TMPFILE if hasattr(os, "O_TMPFILE") else None
+_UNNAMED: int | None = _OPEN | os.O_TMPFILE if hasattr(os, "O_TMPFILE") else None
 _fstat = os.fstat
 
 
@@ -78,7 +81,7 @@ class Segment:
         return True
 
     def _appear(self, header: Header) -> None:
-        low = os.open(self.path, _APPEND | os.O_NOFOLLOW | os.O_CREAT | os.O_EXCL, 0o600)
+        low = os.open(self.path, _OPEN | os.O_NOFOLLOW | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             self._adopt(low)
             self._write_header(header)
@@ -113,11 +116,11 @@ class Segment:
         if error.errno != errno.EBADF:
             return -(error.errno or errno.EIO)
         try:
-            descriptor = os.open(self.path, _APPEND | os.O_NOFOLLOW)
+            descriptor = os.open(self.path, _OPEN | os.O_NOFOLLOW)
             # The number may not be ours to close: it was closed behind our back.
             self._adopt(descriptor)
             self._take_lock()
-            self.size = os.fstat(self.fd).st_size
+            self.size = os.lseek(self.fd, 0, os.SEEK_END)
             return os.write(self.fd, frame)
         except OSError as again:
             return -(again.errno or errno.EIO)
@@ -128,6 +131,7 @@ class Segment:
             try:
                 if os.fstat(self.fd).st_size == self.size + written:
                     os.ftruncate(self.fd, self.size)
+                    os.lseek(self.fd, self.size, os.SEEK_SET)
                     return
             except OSError:
                 pass
@@ -144,14 +148,24 @@ class Segment:
 
     def write_loss(self, data: bytes) -> None:
         """Put the loss record into the header, unless a fork has said there that it goes unrecorded."""
-        # A second descriptor, because pwrite(2) on an O_APPEND one appends.
-        with suppress(OSError):
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-            try:
-                if not tells_of_fork(os.pread(descriptor, LOSS_BYTES, self._loss_offset)):
-                    os.pwrite(descriptor, data, self._loss_offset)
-            finally:
-                os.close(descriptor)
+        try:
+            self.check_own()
+            self._put_loss(self.fd, data)
+        except OSError:
+            with suppress(OSError):
+                descriptor = os.open(self.path, _OPEN | os.O_NOFOLLOW)
+                try:
+                    self._put_loss(descriptor, data)
+                finally:
+                    os.close(descriptor)
+
+    def frees_a_number(self) -> bool:
+        """Whether a process that may open nothing more may do so once this is let go."""
+        return 0 <= self.fd < resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+    def _put_loss(self, descriptor: int, data: bytes) -> None:
+        if not tells_of_fork(os.pread(descriptor, LOSS_BYTES, self._loss_offset)):
+            os.pwrite(descriptor, data, self._loss_offset)
 
     def _is_own(self, descriptor: int) -> bool:
         found = _fstat(descriptor)

@@ -141,10 +141,16 @@ class LogWriter:
         """In a forked child: let go of the parent's file without a trace; the parent's lock stays."""
         self._segment.let_go()
 
+    def gives_way(self, error: Exception) -> bool:
+        """In a forked child that had no number left to open a log of its own by: forget, if that frees one."""
+        frees = _code(error) == errno.EMFILE and self._segment.frees_a_number()
+        if frees:
+            self.forget()
+        return frees
+
     def disown(self, error: Exception) -> None:
         """In a forked child that could not begin a log of its own: say so in the parent's, which has room for it."""
-        cause: object = error.__cause__
-        code = cause.errno if isinstance(cause, OSError) and cause.errno else errno.EIO
+        code = _code(error)
         now = time_ns()
         # What the parent has lost and not told yet stood there: this takes its place, and so begins no later.
         since = now if self._untold is None else min(now, self._untold.since_unix_nano)
@@ -301,6 +307,12 @@ class LogWriter:
         self.lost = known
         self._untold = grown = replace(self._untold or loss, lost=loss.lost)
         self._segment.write_loss(encode_loss(grown))
+
+
+def _code(error: Exception) -> int:
+    """The errno for which a log could not be begun."""
+    cause: object = error.__cause__
+    return cause.errno if isinstance(cause, OSError) and cause.errno else errno.EIO
 
 
 class _Contexts:

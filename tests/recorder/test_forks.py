@@ -135,10 +135,76 @@ def test_children_of_one_that_lost_its_way_to_the_folder_are_told_of_in_its_log(
     """
     recording = recorded(recordings, run, source)
     assert names(recording) == ["child", "parent", "parent still"]
+    assert_unrecorded_child(recording, errno.ENOENT)
+
+
+def test_a_child_forked_without_pythons_hooks_that_finds_no_way_to_the_folder_is_told_of(
+    recordings: Path, run: Any
+) -> None:
+    """As a server written in C forks; the first span is where it can be seen."""
+    source = """
+        import ctypes
+
+        wal = os.environ["FENCEPOST_WAL"]
+        os.rename(wal, wal + "-away")
+        if (pid := ctypes.PyDLL(None).fork()) == 0:
+            span("lost")
+            os._exit(0)
+        os.waitpid(pid, 0)
+        span("parent still")
+        os.rename(wal + "-away", wal)
+    """
+    recording = recorded(recordings, run, source)
+    assert names(recording) == ["parent", "parent still"]
+    assert_unrecorded_child(recording, errno.ENOENT)
+
+
+def test_a_child_of_one_that_may_open_nothing_more_is_told_of(recordings: Path, run: Any) -> None:
+    """Its parent writes on to what it has open, above the limit that it set itself; no number is free below that."""
+    source = """
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+        in_child(lambda: span("lost"))
+        span("parent still")
+    """
+    recording = recorded(recordings, run, source)
+    assert names(recording) == ["parent", "parent still"]
+    assert_unrecorded_child(recording, errno.EMFILE)
+
+
+def test_a_child_of_one_with_no_number_left_is_recorded_by_that_of_its_parents_log(recordings: Path, run: Any) -> None:
+    source = """
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
+        opened = []
+        while True:
+            try:
+                opened.append(os.dup(1))
+            except OSError:
+                break
+        in_child(lambda: span("child"))
+        span("parent still")
+    """
+    recording = recorded(recordings, run, source)
+    assert names(recording) == ["child", "parent", "parent still"]
+    assert recording.gaps().num_rows == 0
+
+
+def test_one_that_may_open_nothing_more_can_still_say_what_it_lost(recordings: Path, run: Any) -> None:
+    source = """
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+        writer._write = full
+        span("lost")
+        os._exit(0)
+    """
+    recording = recorded(recordings, run, source)
+    assert names(recording) == ["parent"]
     [gap] = recording.gaps().to_pylist()
-    [parent] = {row["producer"] for row in recording.spans().to_pylist() if row["name"] == "parent"}
-    assert (gap["cause"], gap["producer"], gap["lost"]) == ("unrecorded", parent, None)
-    assert gap["detail"].startswith("its forked children go on unrecorded")
+    assert (gap["cause"], gap["lost"]) == ("write_failed", 2)
+
+
+def assert_unrecorded_child(recording: Recording, why: int) -> None:
+    [gap] = recording.gaps().to_pylist()
+    assert (gap["cause"], gap["producer"], gap["lost"]) == ("unrecorded", None, None)
+    assert f"errno {why}" in gap["detail"]
 
 
 def test_no_frame_goes_into_a_file_that_got_our_descriptor(recordings: Path, tmp_path: Path, run: Any) -> None:

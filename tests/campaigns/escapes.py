@@ -23,6 +23,7 @@ _CALLS = {
     "pwritev2": "pwrite",
     "fsync": "sync",
     "fdatasync": "datasync",
+    "linkat": "link",
     "rename": "rename",
     "renameat": "rename",
     "renameat2": "rename",
@@ -35,7 +36,9 @@ _CALLS = {
     "truncate": "truncate",
 }
 # Of a call that changes names or bytes and is not in the table above, nothing is known: it is an escape.
-_OTHERS = ("link", "linkat", "symlink", "symlinkat", "copy_file_range", "sendfile", "fallocate", "mknod", "mknodat")
+_OTHERS = ("link", "symlink", "symlinkat", "copy_file_range", "sendfile", "fallocate", "mknod", "mknodat")
+# Of a file that had no name when it was opened; it keeps this one here when it is given another.
+_UNNAMED = re.compile(r"<[^>]*/#\d+>\(deleted\)")
 _LINE = re.compile(r"(?:\d+ +)?(\w+)\((.*)\) += (-?\d+)")
 
 
@@ -74,11 +77,18 @@ def _compared(work: str, scratch: Path) -> tuple[Counter[str], Counter[str]]:
 
 def _called(log: str, root: str) -> Counter[str]:
     found: Counter[str] = Counter()
+    linked: set[str] = set()
     for line in log.splitlines():
         match = _LINE.match(line)
         if match is None or (f"{root}/" not in match[2] and f"{root}>" not in match[2]) or int(match[3]) < 0:
             continue
         kind = _CALLS.get(match[1], "another")
+        if (unnamed := _UNNAMED.search(match[2])) is not None:
+            # Until it has a name, nothing that is done to it changes the recording.
+            if kind == "link":
+                linked.add(unnamed[0])
+            elif unnamed[0] not in linked:
+                continue
         if match[1] == "unlinkat" and "AT_REMOVEDIR" in match[2]:
             kind = "rmdir"
         found[kind] += 1

@@ -128,6 +128,9 @@ class Disk:
     def _create(self, operation: Operation) -> None:
         self._change("create", None, (*self._parent(operation.path), File()))
 
+    def _link(self, operation: Operation) -> None:
+        self._change("create", None, (*self._parent(operation.path), File(bytearray(operation.data))))
+
     def _mkdir(self, operation: Operation) -> None:
         self._change("create", None, (*self._parent(operation.path), Folder()))
 

@@ -23,8 +23,9 @@ PACKAGE = "fencepost_recorder"
 class Operation:
     """One operation on the folder. Paths are relative to it; `number` counts from 0.
 
-    `kind` is create, write, pwrite, sync, datasync, syncdir, rename, unlink, mkdir, rmdir or truncate; `at` is the
-    offset of a write, or the size that a truncation leaves.
+    `kind` is create, link, write, pwrite, sync, datasync, syncdir, rename, unlink, mkdir, rmdir or truncate; `at` is
+    the offset of a write, or the size that a truncation leaves. A link gives a file that had no name its first, and
+    `data` is what was written to it before, when nobody could see it.
     """
 
     number: int
@@ -52,6 +53,8 @@ class Tap:
         self.count = 0
         self._lock = threading.RLock()
         self._inside = threading.local()
+        # Of a file that began without a name /proc goes on to say that it was removed.
+        self._linked: dict[tuple[int, int], str] = {}
 
     def install(self) -> None:
         """From now on everything goes through the plan."""
@@ -77,13 +80,14 @@ class Tap:
             "fsync": lambda real: self._sync(real, "sync"),
             "fdatasync": lambda real: self._sync(real, "datasync"),
             "mkdir": self._mkdir,
+            "link": self._link,
             "rename": self._rename,
             "replace": self._rename,
             "unlink": lambda real: self._remove(real, "unlink"),
             "remove": lambda real: self._remove(real, "unlink"),
             "rmdir": lambda real: self._remove(real, "rmdir"),
         }
-        unknown = ("link", "symlink", "pwritev", "sendfile", "copy_file_range", "posix_fallocate", "mknod")
+        unknown = ("symlink", "pwritev", "sendfile", "copy_file_range", "posix_fallocate", "mknod")
         return {**by_name, **dict.fromkeys(unknown, self._refused)}
 
     def _do(self, kind: str, path: str, call: Callable[[bytes | None], Any], **more: Any) -> Any:
@@ -106,7 +110,9 @@ class Tap:
             name = os.readlink(f"/proc/self/fd/{descriptor}")
         except OSError:
             return None
-        return None if name.endswith(" (deleted)") else self._inner(name)
+        if name.endswith(" (deleted)"):
+            return self._linked.get(_identity(descriptor))
+        return self._inner(name)
 
     def _open(self, real: Any) -> Any:
         def wrapped(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
@@ -211,6 +217,21 @@ class Tap:
 
         return wrapped
 
+    def _link(self, real: Any) -> Any:
+        def wrapped(source: Any, target: Any, *, src_dir_fd: int, **more: Any) -> Any:
+            inner = self._inner(target)
+            if inner is None:
+                return real(source, target, src_dir_fd=src_dir_fd, **more)
+            assert source == f"/proc/self/fd/{src_dir_fd}", "only a file without a name is given one"
+            self._linked[_identity(src_dir_fd)] = inner
+            data = os.pread(src_dir_fd, os.fstat(src_dir_fd).st_size, 0)
+            try:
+                self._do("link", inner, lambda _: real(source, target, src_dir_fd=src_dir_fd, **more), data=data)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, source, None, target) from error  # as the real one says it
+
+        return wrapped
+
     def _rename(self, real: Any) -> Any:
         def wrapped(source: Any, target: Any, **more: Any) -> Any:
             one, other = self._inner(source, more.get("src_dir_fd")), self._inner(target, more.get("dst_dir_fd"))
@@ -236,6 +257,11 @@ class Tap:
             raise AssertionError(f"os.{real.__name__} is not known to the campaigns: teach it to operations.py")
 
         return wrapped
+
+
+def _identity(descriptor: int) -> tuple[int, int]:
+    found = os.fstat(descriptor)
+    return found.st_dev, found.st_ino
 
 
 def _offset(descriptor: int) -> int:

@@ -19,7 +19,7 @@ from itertools import groupby
 
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
-from fencepost_recorder import left_out
+from fencepost_recorder import left_out, named
 from fencepost_recorder.accounts import IMPORT_KIND, RECEIVER_KIND, SegmentAccount
 from fencepost_recorder.columns import Batch, Columns
 from fencepost_recorder.fragments import Fragments
@@ -259,8 +259,7 @@ class Conversion:
         return found
 
     def _count(self, source: _Source, producer: str, spans: int) -> None:
-        key = (producer, source.account.kind)
-        self.found.told[key] = self.found.told.get(key, 0) + spans
+        named.count(self.found.told, producer, source.account.kind, spans)
 
     # The careful way.
 
@@ -299,7 +298,7 @@ class Conversion:
                 return  # told twice, when a signal handler told it at the same moment
             source.account.noted.append(bounds)
         if gap.cause == "sampled" and gap.producer is not None:
-            self.found.sampled.setdefault(gap.producer, gap)
+            named.note(self.found.sampled, gap.producer, named.OTHERS, gap)
         else:
             self.found.gaps.add(gap)
 
@@ -352,7 +351,8 @@ class Conversion:
             )
         if place.producer not in self.found.sampled and (why := left_out.sampling(span, told)):
             # Once, and without bounds: whatever else this producer did may have been left out.
-            self.found.sampled[place.producer] = Gap("sampled", place.producer, detail=why)
+            gap = Gap("sampled", place.producer, detail=why)
+            named.note(self.found.sampled, place.producer, named.OTHERS, gap)
 
     def _dropped_around(self, resource: ResourceSpans, scope: ScopeSpans, producer: str) -> None:
         count, detail = left_out.dropped_around(resource, scope)
@@ -360,7 +360,8 @@ class Conversion:
             # A producer says it in each of its segments, and a client in each of its requests.
             who = b"".join(one.SerializeToString(deterministic=True) for one in (resource.resource, scope.scope))
             key = (producer, hashlib.blake2b(who, digest_size=16).hexdigest())
-            self.found.around[key] = Gap("dropped_attributes", producer, lost=count, detail=detail)
+            gap = Gap("dropped_attributes", producer, lost=count, detail=detail)
+            named.note(self.found.around, key, (named.OTHERS, ""), gap)
 
     def _poison(self, source: _Source, frame: Frame, why: str) -> None:
         when, number = frame.time_unix_nano, frame.sequence

@@ -29,6 +29,7 @@ CAUSES = (
     "poison_span",
 )
 MAX_ROWS_PER_CAUSE = 256
+MAX_ROWS = 100_000
 _SEVERAL = "several: "
 
 
@@ -47,36 +48,48 @@ class Gap:
 
 
 class Gaps:
-    """Collects gaps; from the 256th of one producer and cause on they merge, so that memory stays bounded."""
+    """Collects gaps; from the 256th of one producer and cause on they merge, so that memory stays bounded.
+
+    From the hundred thousandth of all on, so do all others, those of new producers into gaps of anybody.
+    """
 
     def __init__(self) -> None:
         self._rows: dict[tuple[str | None, str], list[Gap]] = {}
+        self._count = 0
 
     def add(self, gap: Gap) -> None:
         """Note a gap; one that lost nothing is none. One that ends before it begins is one of any time."""
         if gap.lost == 0:
             return
-        gap = _timed(gap)
+        gap, full = _timed(gap), self._count >= MAX_ROWS
+        if full and (gap.producer, gap.cause) not in self._rows:
+            gap = _of_anybody(gap)
         rows = self._rows.setdefault((gap.producer, gap.cause), [])
-        if len(rows) < MAX_ROWS_PER_CAUSE:
+        if not rows or not (full or len(rows) >= MAX_ROWS_PER_CAUSE):
             rows.append(gap)
+            self._count += 1
         else:
             rows[-1] = _merged(rows[-1], gap)
 
     def remove(self, gap: Gap) -> None:
         """Take back a gap that was noted; of several that were merged, what it lost."""
-        gap, rows = _timed(gap), self._rows.get((gap.producer, gap.cause), [])
-        if gap in rows:
-            rows.remove(gap)
-        elif rows and rows[-1].detail.startswith(_SEVERAL) and rows[-1].lost is not None and gap.lost is not None:
-            rows[-1] = replace(rows[-1], lost=max(rows[-1].lost - gap.lost, 1))
+        gap = _timed(gap)
+        for one in (gap, _of_anybody(gap)):
+            rows = self._rows.get((one.producer, one.cause), [])
+            if one in rows:
+                rows.remove(one)
+                self._count -= 1
+                return
+            if rows and rows[-1].detail.startswith(_SEVERAL) and rows[-1].lost is not None and gap.lost is not None:
+                rows[-1] = replace(rows[-1], lost=max(rows[-1].lost - gap.lost, 1))
+                return
 
     def __iter__(self) -> Iterator[Gap]:
         order = sorted(self._rows, key=lambda key: (key[0] is not None, key[0] or "", key[1]))
         return (gap for key in order for gap in self._rows[key])
 
     def __len__(self) -> int:
-        return sum(len(rows) for rows in self._rows.values())
+        return self._count
 
     def table(self) -> pa.Table:
         """The `gaps` table: by producer, then cause, then in the order they were noted."""
@@ -89,6 +102,10 @@ def _timed(gap: Gap) -> Gap:
     since, until = gap.since_unix_nano, gap.until_unix_nano
     backwards = since is not None and until is not None and since > until
     return replace(gap, since_unix_nano=None, until_unix_nano=None) if backwards else gap
+
+
+def _of_anybody(gap: Gap) -> Gap:
+    return replace(gap, producer=None, first_seq=None, last_seq=None)
 
 
 def _merged(one: Gap, other: Gap) -> Gap:

@@ -23,7 +23,8 @@ _LATER_FIELDS = {1: ("durability", "kept")}
 SURVIVES_KILL = "survives process kill"
 SURVIVES_POWER_LOSS = "survives power loss"
 GAPS_PATH = "gaps.parquet"
-# A million processes (a worker that forks for every job has them in some days); more is noise, or meant to harm.
+# A million processes (a worker that forks for every job has them in some days). Those whom files and clients name are
+# bounded besides (named.py).
 MAX_BYTES = 256 * 1024 * 1024
 _SPANS_PATH = re.compile(r"spans/part-[0-9]{5,9}\.parquet\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
@@ -36,7 +37,8 @@ def spans_path(number: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """A file of the recording; `sequences` gives each producer's first and last sequence number in it."""
+    """A file of the recording; `sequences` gives the first and last sequence number in it, of a thousand producers
+    at most."""
 
     path: str
     sha256: str

@@ -18,6 +18,8 @@ ROW_GROUP_ROWS = 32_768
 ROW_GROUP_BYTES = 32 * 1024 * 1024
 PART_ROWS = 500_000
 ID_BYTES = 8
+# Of how many producers a file's entry in the manifest gives the numbers: all of them would stand there once a file.
+MAX_BOUNDS = 1_000
 # Measured (tests/benchmarks/bench_sealing.py): numbers that rise are smallest as differences, attributes without what
 # they share with those of the row before, and a dictionary of what is different in every row costs time and space.
 _ENCODINGS = {
@@ -153,7 +155,7 @@ class _File:
         found = table.group_by("producer", use_threads=False).aggregate([("producer_seq", "min_max")])
         for row in found.to_pylist():
             low, high = row["producer_seq_min_max"]["min"], row["producer_seq_min_max"]["max"]
-            if low is not None:
+            if low is not None and (row["producer"] in self._bounds or len(self._bounds) < MAX_BOUNDS):
                 first, last = self._bounds.get(row["producer"], (low, high))
                 self._bounds[row["producer"]] = (min(first, low), max(last, high))
 

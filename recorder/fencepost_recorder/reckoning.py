@@ -9,12 +9,15 @@ from fencepost_recorder.accounts import IMPORT_KIND, RECEIVER_KIND, SegmentAccou
 from fencepost_recorder.conversion import Found
 from fencepost_recorder.gaps import Gap, Gaps
 from fencepost_recorder.manifest import Producer
+from fencepost_recorder.named import MAX_NAMED
 from fencepost_recorder.wal import MAX_SEQUENCE
 
 _UNSEQUENCED = {
     IMPORT_KIND: ("imported: a file carries no sequence, so losses cannot be seen", "imported"),
     RECEIVER_KIND: ("received: a client numbers nothing, so what it never sent cannot be seen", "received"),
 }
+# Of those to whom `named.OTHERS` stands.
+_OTHERS = f"by more than {MAX_NAMED:,} clients, of whom the others are not named"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +40,8 @@ def reckon(found: Found) -> Reckoning:
     # Nothing numbers what a file or a client should have told, so nobody can know what is missing.
     for (producer, kind), spans in found.told.items():
         detail, ended = _UNSEQUENCED[kind]
-        gaps.add(Gap("unsequenced", producer, detail=detail))
-        producers.append(Producer(producer, None, None, None, spans, None, ended, durability_of(kind)))
+        gaps.add(Gap("unsequenced", producer or None, detail=detail if producer else f"{detail} ({_OTHERS})"))
+        producers.append(Producer(producer or "(others)", None, None, None, spans, None, ended, durability_of(kind)))
     begun = [one.header.started_unix_nano for one in found.accounts if one.header is not None]
     return Reckoning(gaps, sorted(producers, key=lambda one: one.producer), min(begun, default=None))
 

@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from fencepost_recorder import named
 from fencepost_recorder.accounts import SegmentAccount
 from fencepost_recorder.conversion import Found
 from fencepost_recorder.errors import RecordingDamaged
@@ -48,7 +49,7 @@ def found_from_json(values: dict[str, Any]) -> Found:
     for gap in values["gaps"]:
         found.gaps.add(Gap(**gap))
     found.told = {(producer, kind): spans for producer, kind, spans in values["told"]}
-    found.sampled = {gap["producer"]: Gap(**gap) for gap in values["sampled"]}
+    found.sampled = {gap["producer"] or named.OTHERS: Gap(**gap) for gap in values["sampled"]}
     found.around = {(producer, digest): Gap(**gap) for producer, digest, gap in values["around"]}
     return found
 
@@ -58,10 +59,12 @@ def merge(into: Found, other: Found) -> None:
     into.accounts += other.accounts
     for gap in other.gaps:
         into.gaps.add(gap)
-    for key, spans in other.told.items():
-        into.told[key] = into.told.get(key, 0) + spans
-    into.sampled = {**other.sampled, **into.sampled}
-    into.around = {**other.around, **into.around}
+    for (producer, kind), spans in other.told.items():
+        named.count(into.told, producer, kind, spans)
+    for name, gap in other.sampled.items():
+        named.note(into.sampled, name, named.OTHERS, gap)
+    for key, gap in other.around.items():
+        named.note(into.around, key, (named.OTHERS, ""), gap)
 
 
 def _account_to_json(account: SegmentAccount) -> dict[str, Any]:

@@ -303,7 +303,7 @@ def _wire_resource(data: bytes) -> Iterator[Item]:
 def _loads(text: bytes) -> Any:
     """Parse JSON; raises ValueError for anything that is none, or too deep."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=otlpjson.object_of)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except UnicodeDecodeError:

@@ -5,7 +5,8 @@ enumerations as numbers. Tolerated beside it, because files in the field hold it
 base64 (told apart by their length), integers as JSON numbers, names of enumeration values.
 
 Nothing of the wrong shape goes in silence: attributes count as dropped, anything else makes its span one that cannot be
-read. A null is what is not there.
+read. A null is what is not there. Of a name that an object has twice, which JSON leaves to its reader, two arrays are
+one, as protobuf has it, and what differs otherwise is of the wrong shape.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import binascii
 import math
 import re
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 from fencepost_recorder.encode import Unencodable, field, key_value, utf8, varint
@@ -41,16 +43,42 @@ def reason(fault: Exception) -> str:
     return str(fault) if isinstance(fault, ValueError) else "a field of it has the wrong type"
 
 
+def object_of(pairs: list[tuple[str, Any]]) -> Json:
+    """An object of these members: what every parser of OTLP/JSON has to be given, or the last of a name would count."""
+    made = dict(pairs)
+    if len(made) == len(pairs):
+        return made
+    found: dict[str, list[Any]] = {}
+    for name, value in pairs:
+        found.setdefault(name, []).append(value)
+    return {name: one_of(values) for name, values in found.items()}
+
+
+def one_of(values: list[Any]) -> Any:
+    """What an object has that says all of these of one name."""
+    told = [value for value in values if value is not None]
+    if all(value == told[0] for value in told):
+        return told[0] if told else None
+    return list(chain.from_iterable(told)) if all(isinstance(value, list) for value in told) else Twice()
+
+
+class Twice:
+    """Values that differ, under one name: of no shape that anything may have."""
+
+    def __str__(self) -> str:
+        raise ValueError("it says different things under one name")
+
+
 def get(values: Json, name: str) -> Any:
     """A field by its JSON name, else by its proto name (resourceSpans, resource_spans)."""
     if name in values:
         return values[name]
-    return values.get("".join("_" + c.lower() if c.isupper() else c for c in name))
+    return values.get(_proto_name(name))
 
 
 def objects(values: Json, name: str) -> Iterator[Json]:
     """The objects of a repeated field. Raises ValueError when it is no array of objects."""
-    found = get(values, name)
+    found = one_of([values.get(name), values.get(_proto_name(name))])
     if found is None:
         return
     if not isinstance(found, list):
@@ -115,6 +143,10 @@ def times(span: Any) -> tuple[int | None, int | None]:
 def plain_attributes(values: Any) -> Json:
     """An object's attributes as Python values; those that cannot be read are left out."""
     return dict(_pairs(values)[0]) if isinstance(values, dict) else {}
+
+
+def _proto_name(name: str) -> str:
+    return "".join("_" + c.lower() if c.isupper() else c for c in name)
 
 
 def _event(event: Json) -> bytes:

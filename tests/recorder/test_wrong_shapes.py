@@ -25,7 +25,7 @@ def way(request: pytest.FixtureRequest, recordings: Path) -> Way:
 
     def over_http(document: Any) -> Recording:
         with receiving(begin(recordings, "shapes")) as lab:
-            answer = lab.client().post(json.dumps(document).encode(), kind=JSON)
+            answer = lab.client().post(_text(document).encode(), kind=JSON)
             assert answer.status == 200
             recording = lab.seal()
         poison = sum(gap["lost"] for gap in gaps(recording, "poison_span"))
@@ -34,10 +34,14 @@ def way(request: pytest.FixtureRequest, recordings: Path) -> Way:
         return recording
 
     def through_a_file(document: Any) -> Recording:
-        (file := recordings.parent / "shapes.json").write_text(json.dumps(document))
+        (file := recordings.parent / "shapes.json").write_text(_text(document))
         return import_otlp([file], recordings, "shapes", tool_version="1")
 
     return over_http if request.param == "http" else through_a_file
+
+
+def _text(document: Any) -> str:
+    return document if isinstance(document, str) else json.dumps(document)
 
 
 def document(resource: Any = None, scope: Any = None, **span: Any) -> Any:
@@ -178,3 +182,58 @@ def test_a_number_without_end_damages_its_line_in_plain_words(recordings: Path, 
     (file := tmp_path / "long.jsonl").write_text("\n".join([lines[0], lines[1], lines[0]]))
     [gap] = gaps(import_otlp([file], recordings, tool_version="1"), "poison_span")
     assert gap["detail"].endswith("line 2 is damaged: it holds a number of too many digits")
+
+
+FIRST, SECOND = (f'{{"traceId":"{1:032x}","spanId":"{number:016x}","startTimeUnixNano":"5"}}' for number in (1, 2))
+ARRAYS = {
+    "spans": f'{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{FIRST}],"spans":[{SECOND}]}}]}}]}}',
+    "scopes": f'{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{FIRST}]}}],"scopeSpans":[{{"spans":[{SECOND}]}}]}}]}}',
+    "scopes of two spellings": (
+        f'{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{FIRST}]}}],"scope_spans":[{{"spans":[{SECOND}]}}]}}]}}'
+    ),
+    "resources": (
+        f'{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{FIRST}]}}]}}],'
+        f'"resourceSpans":[{{"scopeSpans":[{{"spans":[{SECOND}]}}]}}]}}'
+    ),
+    "spans and nothing": f'{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{FIRST},{SECOND}],"spans":null}}]}}]}}',
+}
+
+
+@pytest.mark.parametrize("what", ARRAYS)
+def test_two_arrays_under_one_name_are_one(way: Way, what: str) -> None:
+    """Python's parser, as most, would take the last for the only one, and nobody would know of the other."""
+    recording = way(ARRAYS[what])
+    assert spans_of(recording) == ["1", "2"]
+    assert {gap["cause"] for gap in recording.gaps().to_pylist()} == {"unsequenced"}
+
+
+TWICE = {
+    "attributes": ('"attributes":[{"key":"a","value":{"intValue":1}}],"attributes":[{"key":"b","value":{}}]', 0, ""),
+    "one value of two": ('"attributes":[{"key":"a","value":{"intValue":1,"intValue":2}}]', 1, ""),
+    "the same name": ('"name":"x","name":"x"', 0, ""),
+    "another name": ('"name":"x","name":"y"', 0, "it says different things under one name"),
+    "another end": ('"endTimeUnixNano":"6","endTimeUnixNano":"7"', 0, "its time is none"),
+    "another status": ('"status":{"code":1},"status":{"code":2}', 0, "its status is no object"),
+}
+
+
+@pytest.mark.parametrize("what", TWICE)
+def test_what_a_span_says_twice_and_otherwise_is_never_left_out_in_silence(way: Way, what: str) -> None:
+    more, dropped, why = TWICE[what]
+    span = f"{FIRST[:-1]},{more}}}"
+    recording = way(f'{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{span},{SECOND}]}}]}}]}}')
+    assert spans_of(recording) == (["2"] if why else ["1", "2"])
+    assert sum(gap["lost"] for gap in gaps(recording, "dropped_attributes")) == dropped
+    assert [why in gap["detail"] for gap in gaps(recording, "poison_span")] == [True] * bool(why)
+    if what == "attributes":
+        assert json.loads(recording.spans()["span_attributes"][0].as_py()).keys() == {"a", "b"}
+
+
+def test_two_resources_of_one_are_none(way: Way) -> None:
+    """Whose the spans are is not known then, and a gap says so."""
+    one, other = (
+        f'"resource":{{"attributes":[{{"key":"service.name","value":{{"stringValue":"{n}"}}}}]}}' for n in "ab"
+    )
+    recording = way(f'{{"resourceSpans":[{{{one},{other},"scopeSpans":[{{"spans":[{FIRST}]}}]}}]}}')
+    assert recording.spans()["producer"].to_pylist() == ["unknown"]
+    assert sum(gap["lost"] for gap in gaps(recording, "dropped_attributes")) == 1

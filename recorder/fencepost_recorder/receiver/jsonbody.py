@@ -31,6 +31,7 @@ _MAX_DEPTH = 1000
 _OWN = frozenset({"resource", "scope", "schemaUrl", "schema_url"})
 _QUOTE, _BACKSLASH, _COMMA, _COLON = b'"\\,:'
 _OPEN, _CLOSE = b"[{", b"]}"
+_parse = json.JSONDecoder(object_pairs_hook=otlpjson.object_of).decode
 
 
 def screen_json(body: Buffer, limits: Limits) -> Screened:
@@ -88,7 +89,7 @@ class Cursor:
         if trouble or self._at - start > _LEAF_BYTES:
             raise ValueError(trouble or f"it is larger than {_LEAF_BYTES // MIB} MiB in JSON")
         try:
-            return json.loads(str(self._text[start : self._at], "utf-8"))
+            return _parse(str(self._text[start : self._at], "utf-8"))
         except UnicodeDecodeError:
             raise ValueError("it is not UTF-8") from None
         except ValueError:
@@ -312,7 +313,8 @@ class _Reading:
             self._cursor.skip()
             return ""
         try:
-            own[name] = self._cursor.value()
+            value = self._cursor.value()
+            own[name] = otlpjson.one_of([own[name], value]) if name in own else value
             self._grow(len(otlpjson.resource_bytes(own)) + len(otlpjson.scope_bytes(own)))
         except NotJson:
             raise

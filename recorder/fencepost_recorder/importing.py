@@ -63,7 +63,7 @@ def import_otlp(
     `manifest.imported` counts them, file by file.
 
     Of a recording that was exported, its gaps come back, its producers and the spans that never ended; a gap
-    (`not_in_file`) says how many spans there were more.
+    (`not_in_file`) says how many spans there were more. Of a part of a trace, as Tempo calls it, nobody knows that.
 
     An empty file beside others is what an exporter leaves whose process ended no span, and no error.
     Raises ImportFailed (a file cannot be read, or there is no span in any: then nothing is written), RecordingExists,
@@ -139,6 +139,7 @@ class _Log:
         self._scope = -1
         self._known: dict[tuple[int, bytes], int] = {}
         self._unread = Unread(name, self._note)
+        self._absent = ""
 
     def take(self, item: otlp.Item) -> None:
         """Write one item. Raises StorageError when the log cannot take it."""
@@ -158,10 +159,14 @@ class _Log:
                 self._counts.torn = True
                 self._counts.damage = self._counts.damage or printable(why)
                 self._note(Gap("torn_tail", detail=f"the end of {self._name} could not be read: {why}"))
+            case otlp.Absent(why):
+                self._absent = self._absent or why
 
     def close(self) -> None:
         """Write what is known only at the end of the file."""
         self._unread.close()
+        if self._absent:
+            self._note(Gap("not_in_file", detail=printable(f"{self._name}: {self._absent}", 500)))
 
     def _introduce(self, kind: FrameType, payload: bytes, ref: int) -> int:
         key = (ref if kind is FrameType.SCOPE else -1, payload)

@@ -67,7 +67,14 @@ class Torn:
     why: str
 
 
-Item = Resource | Scope | Found | Poison | Skipped | Torn
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """Whoever wrote the file says that there were more spans than it holds."""
+
+    why: str
+
+
+Item = Resource | Scope | Found | Poison | Skipped | Torn | Absent
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +192,9 @@ def _traces(document: Any, source: Source, where: str) -> Iterator[Item]:
     if not isinstance(document, dict):
         yield Poison(f"{where} is no OTLP object", lost=None)
         return
+    if isinstance(document.get("trace"), dict) and document.get("status") in ("PARTIAL", 1):
+        said = document.get("message")
+        yield Absent(f"{where} is an answer of Tempo's with a part of a trace" + (f": {said}" if said else ""))
     document = _unwrapped(document)
     spans = otlpjson.get(document, "resourceSpans")
     if spans is None:

@@ -53,6 +53,17 @@ def test_each_kind_of_dropped_count_is_a_gap_with_its_number(recordings: Path) -
     ]
 
 
+def test_a_part_of_a_trace_in_an_answer_of_tempos_is_a_gap_of_anybody(recordings: Path) -> None:
+    """However many such answers a file has: whose spans are missing nobody knows."""
+    parts = [{"trace": document(number=number), "status": "PARTIAL", "message": "too large"} for number in (1, 2)]
+    whole = {"trace": document(number=3), "status": "COMPLETE"}
+    assert gaps_of(recordings, whole, *parts) == [("not_in_file", None, None, None)]
+
+
+def test_a_whole_trace_in_an_answer_of_tempos_is_none(recordings: Path) -> None:
+    assert gaps_of(recordings, {"trace": document(), "status": "COMPLETE"}, {"trace": document(number=2)}) == []
+
+
 def test_attributes_dropped_from_a_resource_or_scope_are_a_gap_of_its_producer_once(recordings: Path) -> None:
     """They lack from all that this producer told: without bounds, and said again they are no second gap."""
     resource, scope = {"droppedAttributesCount": 3}, {"name": "x", "droppedAttributesCount": 2}

@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from socket import gethostname
 from typing import Any
 
 from opentelemetry import trace
@@ -48,12 +47,6 @@ class AttachedProcessor(RecordingSpanProcessor):
         super().on_end(span)
         with suppress(AttributeError):
             setattr(span, _MARK, self.lost == lost)
-
-    def _own_identity(self, resource: Resource) -> dict[str, Any]:
-        """Besides, what a stock set-up leaves out: without a host no two clocks compare, and no crash is believed."""
-        told = {"host.name": gethostname(), "process.pid": os.getpid()}
-        missing = {key: value for key, value in told.items() if resource.attributes.get(key) in (None, "")}
-        return missing | super()._own_identity(resource)
 
 
 class _EndsFirst(SpanProcessor):

@@ -53,7 +53,8 @@ def recordings(tmp_path: Path) -> Path:
 def lab(recordings: Path) -> Iterator[Lab]:
     directory = begin(recordings, "lab")
     processor = RecordingSpanProcessor(directory / "wal")
-    resource = Resource({"service.name": "lab", "service.instance.id": "lab-1", "process.pid": os.getpid()})
+    named = {"service.name": "lab", "service.instance.id": "lab-1", "host.name": "here", "process.pid": os.getpid()}
+    resource = Resource(named)
     provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(processor)
     yield Lab(directory, processor, provider)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import threading
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.trace.propagation import set_span_in_context
 
@@ -102,7 +106,8 @@ def test_everything_about_a_span_reaches_the_table(lab: Any) -> None:
         "kind": 5,
         "status_code": 2,
         "status_status_message": "broke",
-        "resource_attributes": f'{{"service.name":"lab","service.instance.id":"lab-1","process.pid":{os.getpid()}}}',
+        "resource_attributes": '{"service.name":"lab","service.instance.id":"lab-1","host.name":"here",'
+        f'"process.pid":{os.getpid()}}}',
         "scope_name": "lab.scope",
         "scope_version": "1.2",
         "scope_attributes": "{}",
@@ -119,6 +124,21 @@ def test_everything_about_a_span_reaches_the_table(lab: Any) -> None:
         "producer_end_seq": 3,
     }
     assert row["flags"] & 0x301 == 0x301
+
+
+@pytest.mark.parametrize("said", [{}, {"host.name": "elsewhere", "service.instance.id": "mine"}, {"host.name": ""}])
+def test_a_provider_of_ones_own_is_told_by_host_and_process(recordings: Path, said: dict[str, str]) -> None:
+    """A stock resource has neither, and without them no clock compares and no crash that was seen ends anything."""
+    directory = begin(recordings, "own")
+    provider = TracerProvider(resource=Resource({"service.name": "s", **said}))
+    provider.add_span_processor(RecordingSpanProcessor(directory / "wal"))
+    provider.get_tracer("scope").start_span("work").end()
+    provider.shutdown()
+    [row] = rows(directory)
+    assert gaps(directory) == []
+    resource = json.loads(row["resource_attributes"])
+    assert resource == {**said, "service.name": "s", "process.pid": os.getpid(), "host.name": resource["host.name"]}
+    assert resource["host.name"] == (said.get("host.name") or gethostname())
 
 
 def test_a_forked_child_records_under_its_own_name_into_its_own_file(recordings: Path, run: Any) -> None:

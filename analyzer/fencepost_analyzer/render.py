@@ -165,8 +165,13 @@ class Output:
             sys.stdout.flush()
             yield lambda _: None
             return
-        with self._console(sys.stderr).status(self._text((dim(what),)), spinner="dots", spinner_style="cyan") as status:
+        status = self._console(sys.stderr).status(self._text((dim(what),)), spinner="dots", spinner_style="cyan")
+        try:
+            status.start()
             yield lambda now: status.update(self._text((dim(now),)))
+        finally:
+            with suppress(IndexError):  # it was only half started when a signal came
+                status.stop()
 
     def _hang(self, lead: Sequence[Part], parts: Sequence[Part]) -> None:
         from rich.table import Table

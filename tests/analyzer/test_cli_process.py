@@ -14,6 +14,7 @@ import subprocess
 import termios
 import unicodedata
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import duckdb
@@ -138,21 +139,58 @@ def test_a_terminal_shows_complaints_in_one_line(env: dict[str, str]) -> None:
     assert re.fullmatch(r"\x1b\[31mfencepost: [^\x1b\n]+\.\x1b\[0m\r\n", shown.split("\x1b[2K")[-1])
 
 
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("words", [("run", "FM-002"), ("demo",)], ids=" ".join)
-def test_ctrl_c_ends_at_once_and_leaves_nothing_half_made(
-    words: tuple[str, ...], env: dict[str, str], here: Path
+def test_ctrl_c_and_a_kill_end_at_once_and_leave_nothing_half_made(
+    words: tuple[str, ...], ending: signal.Signals, env: dict[str, str], here: Path
 ) -> None:
-    """Interrupted in the middle: code 130, no traceback, no process left, and every recording whole or not there."""
+    """Cut off in the middle: code 128 + n, no traceback, no process left, and every recording whole or not there.
+
+    Ctrl-C is for everybody, SIGTERM for the command alone."""
     folder = here / "own"
     process = spawn(*words, "--recordings", str(folder), env=env)
     # The moment when real processes have begun to record; the fault keeps them busy for another second.
     await_that(lambda: any(folder.glob("*/wal/*")), process)
-    os.killpg(process.pid, signal.SIGINT)
+    (os.killpg if ending is signal.SIGINT else os.kill)(process.pid, ending)
     out, err = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert "Traceback" not in out + err and err.endswith("fencepost: interrupted.\n")
+    assert process.returncode == 128 + ending
+    said = {signal.SIGINT: "interrupted", signal.SIGTERM: "ended by SIGTERM"}[ending]
+    assert "Traceback" not in out + err and err.endswith(f"fencepost: {said}.\n")
     assert {one.state for one in list_recordings(folder)} <= {"sealed"}
     assert not any((here / "postmortems").glob("*")) if (here / "postmortems").exists() else True
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
+PROGRESS = (
+    ("recommend", "incident"),
+    ("explore", "incident", "--policy", "safe", "--faults", "3"),
+    ("replay", "incident", "--live"),
+    ("matrix", "incident"),
+    ("shrink", "incident"),
+    ("run", "FM-002"),
+)
+
+
+@pytest.mark.parametrize("words", PROGRESS, ids=lambda words: words[0])
+def test_a_kill_leaves_the_terminal_as_it_was_and_no_process(
+    words: tuple[str, ...], env: dict[str, str], here: Path
+) -> None:
+    """SIGTERM to the command alone, while it shows progress: the cursor is there again, and the code is 143."""
+    ours, theirs = pty.openpty()
+    command = [*PROGRAM, *words, *(("--recordings", str(here / "own")) if words[0] == "run" else ())]
+    process = subprocess.Popen(command, stdout=theirs, stderr=theirs, stdin=theirs, env=env, start_new_session=True)
+    os.close(theirs)
+    shown = b""
+    with process, suppress(OSError):  # how Linux says that the last writer closed a terminal
+        while chunk := os.read(ours, 65_536):
+            if b"\x1b[?25l" not in shown and b"\x1b[?25l" in shown + chunk:
+                process.terminate()
+            shown += chunk
+    os.close(ours)
+    assert process.returncode == 143
+    assert shown.endswith(b"fencepost: ended by SIGTERM.\r\n") and b"Traceback" not in shown
+    assert shown.rfind(b"\x1b[?25h") > shown.rfind(b"\x1b[?25l") >= 0
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
 

@@ -62,6 +62,7 @@ Exit codes:
   2    it could not be done: the sentence on stderr says why, and the way out
   3    unknown: the recording cannot tell, and the verdict says what is missing
   130  interrupted
+  143  ended by SIGTERM
 """
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}

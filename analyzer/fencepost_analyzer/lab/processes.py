@@ -7,7 +7,7 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
 from threading import Thread
 
 
@@ -16,8 +16,14 @@ def processes(number: int) -> Iterator[ProcessPoolExecutor]:
     """A pool of so many; what is left to do when the block ends by an exception is not done."""
     # Arrow and DuckDB have threads: their processes are started anew, not forked.
     pool = ProcessPoolExecutor(number, mp_context=get_context("spawn"), initializer=_begin)
+    others = set(active_children())
     try:
         yield pool
+    except BaseException:
+        # What they are at is of no use any more, and this process would wait for it before it ends.
+        for process in set(active_children()) - others:
+            process.terminate()
+        raise
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 

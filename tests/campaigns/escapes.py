@@ -39,7 +39,7 @@ _CALLS = {
 _OTHERS = ("link", "symlink", "symlinkat", "copy_file_range", "sendfile", "fallocate", "mknod", "mknodat")
 # Of a file that had no name when it was opened; it keeps this one here when it is given another.
 _UNNAMED = re.compile(r"<[^>]*/#\d+>\(deleted\)")
-_LINE = re.compile(r"(?:\d+ +)?(\w+)\((.*)\) += (-?\d+)")
+_LINE = re.compile(r"(\w+)\((.*)\) += (-?\d+)")
 
 
 def escaping() -> Iterator[Figure]:
@@ -65,14 +65,16 @@ def _compared(work: str, scratch: Path) -> tuple[Counter[str], Counter[str]]:
     root.mkdir()
     calls = ",".join(f"?{name}" for name in (*_CALLS, *_OTHERS))
     command = living.command(work, root, scratch / "ledger")
+    # A file for each thread: in one for all, a call during which another thread is heard of is told in two pieces.
     done = subprocess.run(
-        ["strace", "-f", "-qq", "-y", "-s", "0", "-e", f"trace={calls}", "-o", log, *command],
+        ["strace", "-ff", "-qq", "-y", "-s", "0", "-e", f"trace={calls}", "-o", log, *command],
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return Counter(json.loads(done.stdout)), _called(log.read_text(), str(root.resolve()))
+    logs = "".join(one.read_text() for one in sorted(scratch.glob("strace.*")))
+    return Counter(json.loads(done.stdout)), _called(logs, str(root.resolve()))
 
 
 def _called(log: str, root: str) -> Counter[str]:

@@ -7,15 +7,31 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import active_children, get_context, parent_process
+from multiprocessing import active_children, parent_process
+from multiprocessing.context import SpawnContext, SpawnProcess
 from threading import Thread
+
+
+class _Process(SpawnProcess):
+    """Begins with SIGINT blocked: pressed while it imports, Ctrl-C would be told by a traceback."""
+
+    def start(self) -> None:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _Context(SpawnContext):
+    Process = _Process
 
 
 @contextmanager
 def processes(number: int) -> Iterator[ProcessPoolExecutor]:
     """A pool of so many; what is left to do when the block ends by an exception is not done."""
     # Arrow and DuckDB have threads: their processes are started anew, not forked.
-    pool = ProcessPoolExecutor(number, mp_context=get_context("spawn"), initializer=_begin)
+    pool = ProcessPoolExecutor(number, mp_context=_Context(), initializer=_begin)
     others = set(active_children())
     try:
         yield pool
@@ -31,6 +47,7 @@ def processes(number: int) -> Iterator[ProcessPoolExecutor]:
 def _begin() -> None:
     # Ctrl-C reaches every process of the terminal, and only the first has something to say about it.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     Thread(target=_end_with_parent, daemon=True).start()
 
 

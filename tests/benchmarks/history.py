@@ -124,8 +124,9 @@ class History:
         return [] if run.get("until") is not None else self.befell(run, "crash")
 
     def settlements(self, run: Row) -> list[Row]:
+        """Those that were accepted, or may have been."""
         told = [row for row in self.of(run["job_id"], *SETTLEMENTS) if self.settles(row, run)]
-        return [row for row in told if row.get("outcome") == "ok" and row.get("reason") != "early"]
+        return [row for row in told if self.happened(row) is not False and row.get("reason") != "early"]
 
     def shorter(self, run: Row) -> bool:
         """Whether a settlement that its clock cannot place may have ended it sooner."""
@@ -135,7 +136,8 @@ class History:
         """By when it had ended for sure."""
         if backwards(run):
             return None
-        settled = [by(row) for row in self.settlements(run) if one_clock(row, run) and row["at"] >= run["at"]]
+        accepted = [row for row in self.settlements(run) if self.happened(row)]
+        settled = [by(row) for row in accepted if one_clock(row, run) and row["at"] >= run["at"]]
         ends = [run.get("until"), *settled, *(by(row) for row, sure in self.deaths(run) if sure)]
         return min((end for end in ends if end is not None), default=None)
 
@@ -151,12 +153,15 @@ class History:
         return min((end for end in ends if end is not None), default=None)
 
     def settles(self, settlement: Row, run: Row) -> bool:
-        """Of a lease that was handed to several workers each settles its own run."""
+        """Of a lease that was handed to several workers each settles its own run, and a burial by somebody else takes
+        the lease and ends nobody's work."""
         if not same(settlement, run):
             return False
         workers = [settlement.get("worker_id"), run.get("worker_id")]
         others = {row.get("worker_id") for row in self.of(None, "run") if same(row, run)}
-        return None in workers or workers[0] == workers[1] or workers[0] not in others
+        if None in workers or workers[0] == workers[1]:
+            return True
+        return settlement["event"] != "dead_letter" and workers[0] not in others
 
     def effects(self, job: str) -> dict[str, Doubt]:
         found: dict[str, list[Row]] = {}

@@ -1,7 +1,7 @@
 -- Executions of the suspects. It ended with the earliest of its own end, its accepted settlement (unless acknowledged
 -- before the work) and, if it has no end of its own, its worker's crash: surely by `ended`, and not before `ended_from`;
--- NULL = nobody knows. `backwards`: its clock was set back meanwhile, so its times mean nothing. `shorter`: a settlement
--- that its clock cannot place may have ended it sooner. `granted` and `settled` are positions in the queue's own order.
+-- NULL = nobody knows. A settlement without an answer may have been accepted. `backwards`: its clock was set back
+-- meanwhile, so its times mean nothing. `shorter`: a settlement that its clock cannot place may have ended it sooner. `granted` and `settled` are positions in the queue's own order.
 WITH suspected AS (
     SELECT moments.*
     FROM moments
@@ -17,19 +17,22 @@ settled AS (
     SELECT
         run.schedule, run.trace_id, run.span_id,
         min(settlement."at") AS "at",
-        min((settlement.moment).by) FILTER (one_clock(run.moment, settlement.moment) AND settlement."at" >= run."at") AS "by",
+        min((settlement.moment).by) FILTER (
+            settlement.happened AND one_clock(run.moment, settlement.moment) AND settlement."at" >= run."at"
+        ) AS "by",
         bool_or(NOT one_clock(run.moment, settlement.moment) OR settlement."at" < run."at") AS shorter,
-        min(settlement.position) AS position
+        min(settlement.position) FILTER (settlement.happened) AS position
     FROM run
-    JOIN suspected AS settlement
+    JOIN steps AS settlement
         ON run.schedule = settlement.schedule
         AND run.execution_id = settlement.execution_id
         AND (
             coalesce(run.worker_id = settlement.worker_id, TRUE)
-            OR NOT list_contains(run.workers, settlement.worker_id)
+            -- A burial by somebody else takes the lease, as a reclaim does: whoever worked under it does not know of it.
+            OR settlement.event <> 'dead_letter' AND NOT list_contains(run.workers, settlement.worker_id)
         )
     WHERE settlement.event IN ('ack', 'fail', 'dead_letter', 'retry')
-        AND settlement.outcome = 'ok'
+        AND settlement.happened IS DISTINCT FROM FALSE
         AND settlement.reason IS DISTINCT FROM 'early'
     GROUP BY run.schedule, run.trace_id, run.span_id
 ),

@@ -52,6 +52,9 @@ def _end(found: Incident) -> Iterator[str]:
         )
     elif held := list(_left_over(found)):
         yield f"the run ended before its work did: its queue still held {_named(held)}, and somebody to take it"
+    elif busy := sorted({str(row["worker_id"]) for row in _unfinished(rows)}):
+        # After an early acknowledgement the queue holds nothing that would say so.
+        yield f"the run ended before its work did: {_named(busy)} {'was' if len(busy) == 1 else 'were'} still at it"
 
 
 def _left_over(found: Incident) -> Iterator[str]:
@@ -74,12 +77,17 @@ def _movable(queue: Queue, dead: set[Any]) -> set[str]:
 
 
 def _attempts(rows: Iterable[Row]) -> Iterator[str]:
+    for row in _unfinished(rows):
+        yield f"{row['worker_id']} was at attempt {row['attempt']} of {row['job_id']} when the evidence ends"
+
+
+def _unfinished(rows: Iterable[Row]) -> Iterator[Row]:
     """Attempts that began and never ended, of workers whose death nobody told or whom the run's end took along."""
     known = list(rows)
     dead = {row["worker_id"] for row in known if row["event"] == "crash" and not is_cut_short(row)}
     for row in known:
         if row["event"] == "run" and row["producer_end_seq"] is None and row["worker_id"] not in dead:
-            yield f"{row['worker_id']} was at attempt {row['attempt']} of {row['job_id']} when the evidence ends"
+            yield row
 
 
 def _steps(rows: Iterable[Row]) -> Iterator[str]:

@@ -13,8 +13,10 @@ from fencepost_analyzer.case import open_case
 from fencepost_analyzer.catalogue import failure_mode
 from fencepost_analyzer.replay import fork, verify
 from fencepost_analyzer.retelling import retell
-from fencepost_recorder import Recording
+from fencepost_analyzer.run import RunFailed, run_simulated
+from fencepost_recorder import Recording, open_recording
 from fencepost_runtime.policy import preset
+from fencepost_runtime.scenario import Scenario
 
 
 def cut(folder: Path, end: signal.Signals = signal.SIGKILL) -> Recording:
@@ -52,6 +54,19 @@ def test_an_interrupted_run_says_who_was_ended_with_it(tmp_path: Path) -> None:
         told = retell(case)
     assert [fault.kind for fault in told.scenario.faults] == ["pause"]
     assert any("was interrupted" in clause for clause in told.cut_off)
+
+
+def test_a_run_out_of_time_in_the_middle_of_an_attempt_heals_nothing(tmp_path: Path) -> None:
+    """The queue has forgotten the job, so its inventory is empty; how long the worker was at it nobody told."""
+    slow = {"kind": "slow", "job": "mail-1", "attempt": 1, "step": "work", "index": 1, "at_most_ms": 9_000}
+    queue = {"name": "reports", "workload": "background", "jobs": 1, "workers": 2, "policy": "early-ack"}
+    endless = Scenario.from_dict({"id": "endless", "queues": [queue], "faults": [slow], "at_most_ms": 1_500})
+    with pytest.raises(RunFailed):
+        run_simulated(endless, tmp_path, recording_id="endless")
+    with open_case(open_recording(tmp_path / "endless")) as case:
+        done = fork(case, preset("celery-redis"))
+    assert done.after.violated == () and not done.heals
+    assert done.doubts == ("the run ended before its work did: reports-worker-1 was still at it",)
 
 
 @pytest.mark.parametrize("command", [("scenario", "cut"), ("replay", "cut"), ("replay", "cut", "--policy", "safe")])

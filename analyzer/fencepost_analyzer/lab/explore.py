@@ -208,18 +208,19 @@ def _schedules(plan: Plan, unit: Unit, batch: _Batch) -> Found:
             found.equivalent += 1
             continue
         batch.add(_Ran(found, unit.base, added), ran, sink)
-        every = list(following(scenario, added, ran, trail))
-        further = plan.worth_trying(every, scenario, added, trail, sink)
-        # What lineage leaves out leaves something else behind: it is no equivalent of what is tried.
-        found.equivalent += merged(added, ran, trail, every, bound)
-        if plan.by_lineage:
-            tried = set(further)
-            found.left_out_by_lineage += sum(bound.allows([*added, one]) for one in every if one not in tried)
-        if unit.first is None:
-            continue  # Each of these begins a unit of its own.
-        longest.update(fault for fault in further if fault.kind in ("pause", "slow"))
-        stack += [(*added, fault) for fault in further if bound.allows([*added, fault])]
-        if added[-1] in longest:
+        if len(added) < bound.faults:
+            every = list(following(scenario, added, ran, trail))
+            further = plan.worth_trying(every, scenario, added, trail, sink)
+            # What lineage leaves out leaves something else behind: it is no equivalent of what is tried.
+            found.equivalent += merged(added, ran, trail, every, bound)
+            if plan.by_lineage:
+                tried = set(further)
+                found.left_out_by_lineage += sum(bound.allows([*added, one]) for one in every if one not in tried)
+            if unit.first is None:
+                continue  # Each of these begins a unit of its own.
+            longest.update(fault for fault in further if fault.kind in ("pause", "slow"))
+            stack += [(*added, fault) for fault in further if bound.allows([*added, fault])]
+        if added and added[-1] in longest:
             stack += [(*added[:-1], fault) for fault in shorter(added[-1], trail)]
     return found
 

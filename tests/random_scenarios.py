@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, get_args, get_type_hints
 
+from fencepost_runtime.following import How, Told
 from fencepost_runtime.policy import Policy
 from fencepost_runtime.scenario import DURABLE, Fault, Point, Queue, Scenario
-from fencepost_runtime.simulate import How, Told
 from fencepost_runtime.workloads import jobs, workloads
 
 Row = Mapping[str, Any]

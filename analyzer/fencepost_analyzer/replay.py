@@ -21,9 +21,10 @@ from fencepost_analyzer.verdicts import Report
 from fencepost_analyzer.why import Change, changes
 from fencepost_runtime.columns import ColumnSink
 from fencepost_runtime.errors import Diverged
+from fencepost_runtime.following import follow
 from fencepost_runtime.policy import Policy
 from fencepost_runtime.scenario import Scenario
-from fencepost_runtime.simulate import Simulated, follow, simulate
+from fencepost_runtime.simulate import Simulated, simulate
 
 # Ways to read an ambiguous recording that verify tries before it says that none of them fits.
 MAX_READINGS = 64

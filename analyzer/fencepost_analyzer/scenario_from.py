@@ -17,10 +17,10 @@ from fencepost_analyzer.inference import Inference, where
 from fencepost_analyzer.slowness import moment, slow_work
 from fencepost_runtime.actors import MS
 from fencepost_runtime.drive import CUT_SHORT
+from fencepost_runtime.following import How, Told
 from fencepost_runtime.operations import Job
 from fencepost_runtime.policy import Policy
 from fencepost_runtime.scenario import Fault, Kind, Point, Scenario, When
-from fencepost_runtime.simulate import How, Told
 
 _STEP_OF = {
     "enqueue": "enqueue",

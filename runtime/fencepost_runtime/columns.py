@@ -57,6 +57,15 @@ class ColumnSink:
         _, opened, _ = self._facts[handle]
         self._facts[handle] = (fact, opened, self._next(fact.worker_id))
 
+    def copy(self) -> ColumnSink:
+        copied = ColumnSink(self.schedule)
+        copied.go_on_as(self)
+        return copied
+
+    def go_on_as(self, other: ColumnSink) -> None:
+        """Hold what another one holds so far."""
+        self._facts, self._sequence = list(other._facts), dict(other._sequence)
+
     def rows(self) -> list[dict[str, Any]]:
         return [dict(zip(COLUMNS, record, strict=True)) for record in self.records()]
 

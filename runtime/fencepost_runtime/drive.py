@@ -14,6 +14,8 @@ from .steps import Step
 
 # Steps that a driver answers by itself: nothing durable happens and nothing is told.
 SILENT = ("work", "idle", "sleep")
+# Steps that ask whether there is something to do.
+POLLS = ("lease", "scan")
 # What the reason of a death ends with where the supervisor brought it about because the run had to end.
 INTERRUPTED, OUT_OF_TIME = CUT_SHORT = (", interrupted", ", out of time")
 
@@ -22,18 +24,13 @@ class Faults:
     """The scenario's faults by the step they strike; each strikes once."""
 
     def __init__(self, faults: Iterable[Fault]) -> None:
-        self._left: list[Fault] = []
+        self._left: list[Fault] = list(faults)
         self._struck: list[Fault] = []
-        # The steps that any of them strikes, by their own names: most steps are none of these.
-        self._names: set[str] = set()
-        for fault in faults:
-            self.add(fault)
+        self._names = _struck_by(self._left)
 
     def add(self, fault: Fault) -> None:
         self._left.append(fault)
-        self._names.add(fault.at.step)
-        if fault.at.step == "settle":
-            self._names.add("apply")  # It may settle as well.
+        self._names = _struck_by(self._left)
 
     @property
     def left(self) -> tuple[Fault, ...]:
@@ -44,6 +41,15 @@ class Faults:
     def struck(self) -> Sequence[Fault]:
         """Those that have, in the order in which they did."""
         return self._struck
+
+    def copy(self) -> Faults:
+        copied = Faults(self._left)
+        copied._struck = list(self._struck)
+        return copied
+
+    def may_strike(self, step: Step) -> bool:
+        """Whether any of them strikes steps of this name."""
+        return step.name in self._names
 
     def strike(self, step: Step, when: When | None = None) -> Fault | None:
         """The fault due at this step; with `when`, only a kill or pause at that moment of it."""
@@ -56,8 +62,17 @@ class Faults:
             if wanted and matches(fault.at, step):
                 self._left.remove(fault)
                 self._struck.append(fault)
+                self._names = _struck_by(self._left)
                 return fault
         return None
+
+
+def _struck_by(faults: Iterable[Fault]) -> set[str]:
+    """The steps that any of them strikes, by their own names: most steps are none of these."""
+    names = {fault.at.step for fault in faults}
+    if "settle" in names:
+        names.add("apply")  # It may settle as well.
+    return names
 
 
 def matches(point: Point, step: Step) -> bool:

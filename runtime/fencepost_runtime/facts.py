@@ -80,7 +80,8 @@ class Narrator:
         self._actor = actor
         self._sink = sink
         self._all_told = all_told
-        self._run: tuple[Any, Fact] | None = None
+        # The attempt that it tells of, from its start on. Its fact is replaced, never changed: runs may share it.
+        self.run: tuple[Any, Fact] | None = None
         self._open: list[tuple[Any, Fact]] = []
 
     def before(self, step: Step, now: int) -> Step:
@@ -95,7 +96,7 @@ class Narrator:
         opened, self._open = self._open, []
         match step.name, result:
             case "start", _:
-                self._run = opened[0]
+                self.run = opened[0]
             case "finish", _:
                 self._finish(step, now)
             case "lease", Leased():
@@ -145,7 +146,7 @@ class Narrator:
 
     @property
     def _parent(self) -> Any:
-        return self._run[0] if self._run else None
+        return self.run[0] if self.run else None
 
     def _opening(self, step: Step, now: int) -> list[Fact]:
         if isinstance(step.operation, Enqueue):
@@ -185,12 +186,11 @@ class Narrator:
         return facts
 
     def _finish(self, step: Step, now: int) -> None:
-        if self._run is None:
+        if self.run is None:
             return
-        handle, fact = self._run
-        fact.outcome, fact.reason, fact.until = step.outcome, step.reason, now
-        self._run = None
-        self._sink.close(handle, fact, now)
+        handle, fact = self.run
+        self.run = None
+        self._sink.close(handle, replace(fact, outcome=step.outcome, reason=step.reason, until=now), now)
 
     def _close(self, handle: Any, fact: Fact, answer: Answer, now: int) -> None:
         fact.at, fact.position, fact.reason = answer.at, answer.position, answer.reason

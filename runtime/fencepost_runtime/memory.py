@@ -27,6 +27,15 @@ class MemoryBackend:
         self._balances: dict[str, int] = {}
         self._counters: dict[str, int] = {}
 
+    def copy(self) -> MemoryBackend:
+        copied = MemoryBackend()
+        # A row is never changed once it was saved.
+        copied._jobs, copied._rows, copied._order = dict(self._jobs), dict(self._rows), dict(self._order)
+        copied._open, copied._applied = dict(self._open), set(self._applied)
+        copied._ready = {queue: list(ready) for queue, ready in self._ready.items()}
+        copied._balances, copied._counters = dict(self._balances), dict(self._counters)
+        return copied
+
     def apply(self, operation: Operation, clock: Clock) -> Result:
         return perform(self, operation, clock())
 

@@ -7,16 +7,31 @@ from __future__ import annotations
 
 from binascii import crc32
 from collections.abc import Coroutine
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import islice
 from random import Random
-from typing import Any, Literal, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from .actors import MS, producer, reclaimer, stocktaking, worker
-from .drive import SILENT, Faults, nothing_left, perform, producer_name, reaches, reclaimer_name, work_ns, worker_name
-from .errors import BackendError, ConnectionLost, Diverged
-from .facts import Fact, Narrator, Sink
+from .columns import ColumnSink
+from .course import Course, Moment, Stood
+from .drive import (
+    POLLS,
+    SILENT,
+    Faults,
+    nothing_left,
+    perform,
+    producer_name,
+    reaches,
+    reclaimer_name,
+    work_ns,
+    worker_name,
+)
+from .errors import BackendError, ConnectionLost
+from .facts import Narrator, Sink
 from .memory import MemoryBackend
-from .scenario import DURABLE, REPEATED, Fault, Point, Scenario
+from .scenario import REPEATED, Fault, Point, Scenario
 from .steps import Step
 
 # Virtual time begins at 2026-01-01T00:00:00Z, in Unix nanoseconds.
@@ -28,11 +43,9 @@ LEAST_GRACE_NS = 5_000 * MS
 SUPERVISOR = "supervisor"
 # What stops a process, and what lets it go on. By which signal one dies is its own affair.
 SIGNALS = {"pause": "SIGSTOP", "resume": "SIGCONT"}
-# Polls in a row that find nothing although the clock stands where the recording found something.
-MAX_POLLS = 2
 
 
-class _Killed(Exception):
+class Killed(Exception):
     """Unwinds the step in which a simulated process dies."""
 
 
@@ -60,21 +73,65 @@ class Passed(NamedTuple):
     stopped: tuple[str, ...]
 
 
-class _Actor:
+class _Lengths:
+    """How long the steps of one actor take under one seed, in nanoseconds: drawn once, however many runs ask."""
+
+    def __init__(self, name: str, seed: int) -> None:
+        # Each actor's own: what befalls one changes nothing of how fast the others are.
+        self._random = Random(seed << 32 | crc32(name.encode())).random
+        self._drawn: list[int] = []
+
+    def __getitem__(self, number: int) -> int:
+        drawn = self._drawn
+        while len(drawn) <= number:
+            shortest, longest = STEP_NS
+            drawn.append(shortest + int(self._random() * (longest - shortest)))
+        return drawn[number]
+
+
+_lengths = lru_cache(maxsize=64)(_Lengths)
+
+
+class Actor:
     def __init__(self, narrator: Narrator, name: str, script: Coroutine[Step, Any, None], seed: int) -> None:
         self.name = name
         self.script = script
         self.narrator = narrator
-        # Each actor's own: what befalls one changes nothing of how fast the others are.
-        self._random = Random(seed << 32 | crc32(name.encode())).random
+        self.lengths = _lengths(name, seed)
+        self.drawn = 0
         self.wake_at = EPOCH + self.length()
         self.step: Step | None = None
         self.idle = False
         self.paused: Fault | None = None
+        # What it was answered, but for polls in vain.
+        self.answers: list[Any] = []
         self.advance(None)
+
+    def go_on_as(self, stood: Stood) -> None:
+        """Become what another of the same script was, by the same answers."""
+        if not stood.at_work:
+            self.die()
+        else:
+            for answer in islice(stood.answers, 1, stood.answered):
+                self.advance(answer)
+        self.wake_at, self.idle, self.paused, self.drawn = stood.wake_at, stood.idle, stood.paused, stood.drawn
+        self.narrator.run = stood.run
+
+    def stands(self) -> Stood:
+        return Stood(
+            self.wake_at,
+            self.idle,
+            self.paused,
+            self.drawn,
+            self.step is not None,
+            self.answers,
+            len(self.answers),
+            self.narrator.run,
+        )
 
     def advance(self, answer: Any) -> None:
         """Hand the pending step's answer (or error) to the coroutine; its next step is pending then."""
+        self.answers.append(answer)
         try:
             throws = isinstance(answer, Exception)
             self.step = self.script.throw(answer) if throws else self.script.send(answer)
@@ -83,8 +140,8 @@ class _Actor:
 
     def length(self) -> int:
         """How long its next step takes, in nanoseconds."""
-        shortest, longest = STEP_NS
-        return shortest + int(self._random() * (longest - shortest))
+        self.drawn += 1
+        return self.lengths[self.drawn - 1]
 
     def die(self) -> None:
         self.script.close()
@@ -97,7 +154,7 @@ class _Actor:
         return self.step is not None or self.paused is not None
 
 
-class _World:
+class World:
     """The actors of a scenario, the model they share and the virtual clock."""
 
     def __init__(
@@ -110,14 +167,14 @@ class _World:
         self.faults = Faults(faults)
         self.supervisor = Narrator(SUPERVISOR, sink)
         self.actors = [
-            _Actor(Narrator(name, sink, all_told=all_told), name, script, seed) for name, script in cast(scenario)
+            Actor(Narrator(name, sink, all_told=all_told), name, script, seed) for name, script in cast(scenario)
         ]
 
     def clock(self) -> int:
         return self.now
 
-    def perform(self, actor: _Actor, step: Step) -> Any:
-        """Perform the pending step; answers its result or the error that it raised. Raises _Killed."""
+    def perform(self, actor: Actor, step: Step) -> Any:
+        """Perform the pending step; answers its result or the error that it raised. Raises Killed."""
         try:
             return perform(
                 step,
@@ -130,13 +187,13 @@ class _World:
         except (BackendError, ConnectionLost) as error:
             return error
 
-    def crash(self, actor: _Actor) -> None:
+    def crash(self, actor: Actor) -> None:
         actor.die()
         self.supervisor.observed("crash", actor.name, "SIGKILL", self.now)
 
     def take_stock(self, *, overdue: bool = False) -> Simulated:
         queues = [queue.name for queue in self.scenario.queues]
-        last = _Actor(self.supervisor, SUPERVISOR, stocktaking(queues), seed=0)
+        last = Actor(self.supervisor, SUPERVISOR, stocktaking(queues), seed=0)
         while last.step is not None:
             last.advance(self.perform(last, last.step))
         return Simulated(self.backend.balances(), self.now, overdue, self.faults.left, tuple(self.faults.struck))
@@ -161,7 +218,7 @@ def cast(scenario: Scenario) -> list[tuple[str, Coroutine[Step, Any, None]]]:
 
 
 def _die() -> NoReturn:
-    raise _Killed
+    raise Killed
 
 
 def simulate(
@@ -174,11 +231,32 @@ def simulate(
     return _Free(scenario, sink, seed, trail, all_told=all_told).run()
 
 
-class _Free(_World):
+def explored(
+    scenario: Scenario, sink: ColumnSink, seed: int, *, trail: list[Passed], like: Course | None, course: Course | None
+) -> Simulated:
+    """Run a scenario as `simulate` does, all told. `like` is the course of its run without the last of its faults: as
+    far as that fault makes no difference, the run is not repeated. `course` is given the run's own."""
+    world = _Free(scenario, sink, seed, trail, all_told=True, course=course)
+    moment = like.before(scenario.faults[-1]) if like is not None else None
+    if like is not None and moment is not None:
+        world.go_on_from(moment, scenario.faults[-1])
+        if course is not None:
+            course.go_on_as(like, moment)
+    return world.run()
+
+
+class _Free(World):
     """Chooses the schedule itself: whoever wakes first acts first."""
 
     def __init__(
-        self, scenario: Scenario, sink: Sink, seed: int, trail: list[Passed] | None, *, all_told: bool
+        self,
+        scenario: Scenario,
+        sink: Sink,
+        seed: int,
+        trail: list[Passed] | None,
+        *,
+        all_told: bool,
+        course: Course | None = None,
     ) -> None:
         super().__init__(scenario, sink, scenario.faults, seed, all_told=all_told)
         self.trail = trail
@@ -187,6 +265,35 @@ class _Free(_World):
         self.stopped: tuple[str, ...] = ()
         self.awaited = {fault.until for fault in scenario.faults if fault.until is not None}
         self.reached: set[Point] = set()
+        self.course = course
+
+    def moment(self, number: int) -> Moment:
+        assert isinstance(self.sink, ColumnSink)
+        return Moment(
+            number,
+            self.now,
+            self.over,
+            self.stopped,
+            frozenset(self.reached),
+            self.faults.copy(),
+            self.backend.copy(),
+            self.sink.copy(),
+            tuple(self.trail or ()),
+            tuple(actor.stands() for actor in self.actors),
+        )
+
+    def go_on_from(self, moment: Moment, fault: Fault) -> None:
+        """Become what another run was at a moment, to which a fault is added."""
+        assert isinstance(self.sink, ColumnSink) and self.trail is not None
+        self.now, self.over, self.stopped = moment.now, moment.over, moment.stopped
+        self.reached = set(moment.reached)
+        self.backend = moment.backend.copy()
+        self.faults = moment.faults.copy()
+        self.faults.add(fault)
+        self.sink.go_on_as(moment.sink)
+        self.trail += moment.trail
+        for actor, stood in zip(self.actors, moment.actors, strict=True):
+            actor.go_on_as(stood)
 
     def run(self) -> Simulated:
         overdue = False
@@ -199,7 +306,7 @@ class _Free(_World):
             self.now = max(self.now, actor.wake_at)
             try:
                 self.act(actor)
-            except _Killed:
+            except Killed:
                 self.crash(actor)
         self.close()
         if not overdue:
@@ -214,7 +321,7 @@ class _Free(_World):
             grace = max(policies[job_id].lease_ms * MS, LEAST_GRACE_NS)
             self.now = max(self.now, expires_at + grace + MS)
 
-    def next_actor(self) -> _Actor | None:
+    def next_actor(self) -> Actor | None:
         """Of those alive who wakes first; of several at once the first that the scenario casts."""
         found = None
         for actor in self.actors:
@@ -224,52 +331,69 @@ class _Free(_World):
                 found = actor
         return found
 
-    def skips_vain_polls(self, actor: _Actor) -> bool:
+    def skips_vain_polls(self, actor: Actor) -> bool:
         """Let an idle actor's next poll be the first that can find something: polls in vain change nothing."""
         if not actor.idle or actor.paused is not None or self.over:
             return False
-        busy = [a.wake_at for a in self.actors if a.alive and not a.idle]
         change = self.backend.next_change(self.now)
-        change = min(busy if change is None else [*busy, change], default=None)
+        for other in self.actors:
+            if not other.idle and other.alive and (change is None or other.wake_at < change):
+                change = other.wake_at
         if change is None or change <= actor.wake_at:
             return False
         poll_ns = self.scenario.poll_ms * MS
         actor.wake_at += -(-(change - actor.wake_at) // poll_ns) * poll_ns
         return True
 
-    def act(self, actor: _Actor) -> None:
+    def act(self, actor: Actor) -> None:
         if actor.paused is not None:
             self.resume(actor)
             return
         step = actor.step
         if step is None:
             return
+        if self.course is not None:
+            self.course.note(step, self.moment)
         try:
             self.go(actor, step)
         finally:
             if self.trail is not None:
                 self.trail.append(Passed(actor.name, step, self.now, len(self.faults.struck), self.stopped))
 
-    def go(self, actor: _Actor, step: Step) -> None:
-        if self.interrupted(actor, step, "before"):
+    def go(self, actor: Actor, step: Step) -> None:
+        endangered = self.faults.may_strike(step)
+        if endangered and self.interrupted(actor, step, "before"):
             return
         if step.name in SILENT:
             self.answer_silent(actor, step)
         else:
-            answer = self.perform(actor, step)
+            answer = self.look(actor, step) if step.name in POLLS else self.perform(actor, step)
             # An actor whose poll found nothing is as idle as before.
             actor.idle = actor.idle and answer is None
             if self.awaited:
                 self.wake_waiting(step, answer)
             actor.advance(answer)
             actor.wake_at = self.now + actor.length()
-        self.interrupted(actor, step, "after")
+        if endangered:
+            self.interrupted(actor, step, "after")
 
-    def answer_silent(self, actor: _Actor, step: Step) -> None:
+    def look(self, actor: Actor, step: Step) -> Any:
+        """Perform a poll. It is of no job, so that nothing strikes it, and told only if it found something."""
+        assert step.operation is not None
+        answer = self.backend.apply(step.operation, self.clock)
+        if answer is not None:
+            actor.narrator.after(step, answer, self.now)
+        return answer
+
+    def answer_silent(self, actor: Actor, step: Step) -> None:
         match step.name:
             case "idle":
                 actor.idle = True
+                vain, answers = actor.answers[-1] is None, actor.answers[:-1]
                 actor.advance(not self.finished())
+                if vain:
+                    # A poll in vain leaves a script as it was. A list of its own: the other may be part of a course.
+                    actor.answers = answers
                 actor.wake_at = self.now + step.planned_ns
             case "work":
                 actor.advance(work_ns(step, self.faults))
@@ -279,13 +403,13 @@ class _Free(_World):
             case _:
                 actor.advance(None)
 
-    def interrupted(self, actor: _Actor, step: Step, when: Any) -> bool:
+    def interrupted(self, actor: Actor, step: Step, when: Any) -> bool:
         """Strike the actor with the kill or pause that is due at this moment, if one is."""
         fault = self.faults.strike(step, when)
         if fault is None:
             return False
         if fault.kind == "kill":
-            raise _Killed
+            raise Killed
         actor.paused = fault
         self.stopped = (*self.stopped, actor.name)
         # Whoever waits for what has happened already does not wait.
@@ -294,7 +418,7 @@ class _Free(_World):
         self.supervisor.observed("pause", actor.name, SIGNALS["pause"], self.now)
         return True
 
-    def resume(self, actor: _Actor) -> None:
+    def resume(self, actor: Actor) -> None:
         self.supervisor.observed("resume", actor.name, SIGNALS["resume"], self.now)
         actor.paused = None
         self.stopped = tuple(name for name in self.stopped if name != actor.name)
@@ -314,135 +438,3 @@ class _Free(_World):
             live = {a.name for a in self.actors if a.alive}
             self.over = not busy and nothing_left(self.scenario, self.backend.held, live)
         return self.over
-
-
-How = Literal[
-    "normal", "begun", "committed", "lost_request", "lost_reply", "db_error", "rolled_back", "crash", "pause", "resume"
-]
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """One entry of a recorded schedule: `actor` told something at `at` (Unix nanoseconds).
-
-    `how` is normal; or what kept the step from being told in full: begun, committed (killed there),
-    lost_request, lost_reply, db_error, rolled_back (write `index` inside an open transaction); or what befell the
-    actor: crash (by `signal`), pause, resume.
-    """
-
-    actor: str
-    at: int
-    how: How = "normal"
-    index: int = 0
-    signal: str = ""
-
-
-def follow(scenario: Scenario, schedule: tuple[Told, ...], sink: Sink) -> Simulated:
-    """Run a scenario along a recorded schedule: each entry lets its actor go as far as its next telling step.
-
-    Raises Diverged if an actor has nothing to tell where the schedule says that it told something.
-    """
-    return _Guided(scenario, schedule, sink).run()
-
-
-class _CountingSink:
-    """Counts what is told, so that a step that tells several facts uses up as many entries."""
-
-    def __init__(self, sink: Sink) -> None:
-        self._sink = sink
-        self.opened = 0
-
-    def open(self, fact: Fact, parent: Any) -> Any:
-        self.opened += 1
-        return self._sink.open(fact, parent)
-
-    def carrier(self, handle: Any) -> str:
-        return self._sink.carrier(handle)
-
-    def close(self, handle: Any, fact: Fact, now: int) -> None:
-        self._sink.close(handle, fact, now)
-
-
-class _Guided(_World):
-    """Follows a recorded schedule."""
-
-    def __init__(self, scenario: Scenario, schedule: tuple[Told, ...], sink: Sink) -> None:
-        self.counter = _CountingSink(sink)
-        # How long work took decides how often a lease was renewed; every other fault is in the schedule.
-        slow = tuple(fault for fault in scenario.faults if fault.kind == "slow")
-        super().__init__(scenario, self.counter, slow)
-        self.schedule = schedule
-        queues = [queue.name for queue in scenario.queues]
-        self.actors.append(_Actor(Narrator(SUPERVISOR, self.counter), SUPERVISOR, stocktaking(queues), seed=0))
-        self.by_name = {actor.name: actor for actor in self.actors}
-        # Entries of an actor that a step of it has told already.
-        self.owed: dict[str, int] = {}
-
-    def run(self) -> Simulated:
-        for told in self.schedule:
-            self.now = told.at
-            actor = self.by_name.get(told.actor)
-            if actor is None:
-                raise Diverged(f"The recording has an actor {told.actor!r} that the scenario does not cast.")
-            if told.how in ("crash", "pause", "resume"):
-                # Only a death is taken as it was told: repeated, any signal would be as good as the right one.
-                self.supervisor.observed(told.how, actor.name, SIGNALS.get(told.how, told.signal), told.at)
-                if told.how == "crash":
-                    actor.die()
-            elif self.owed.get(actor.name):
-                self.owed[actor.name] -= 1
-            else:
-                self.tell(actor, told)
-        self.close()
-        return Simulated(self.backend.balances(), self.now)
-
-    def tell(self, actor: _Actor, told: Told) -> None:
-        polls = 0
-        while actor.step is not None and polls < MAX_POLLS:
-            step = actor.step
-            if step.name in SILENT:
-                actor.advance(self.silent_answer(step))
-                continue
-            before = self.counter.opened
-            if _is_struck(step, told):
-                if step.name not in DURABLE:
-                    raise Diverged(f"{told.actor}'s {step.name} step cannot end in {told.how}.")
-                self.faults.add(_struck(step, told.how))
-            try:
-                answer = self.perform(actor, step)
-            except _Killed:
-                # Dead, but not yet missed: the supervisor's entry tells of the crash.
-                actor.die()
-                answer = None
-            opened = self.counter.opened - before
-            if actor.alive:
-                actor.advance(answer)
-            if opened or step.name == "finish":
-                self.owed[actor.name] = max(opened, 1) - 1
-                return
-            polls += step.name in ("lease", "scan")
-        raise Diverged(f"{told.actor} told something in the recording, but has nothing to tell under this policy.")
-
-    def silent_answer(self, step: Step) -> Any:
-        if step.name == "work":
-            return work_ns(step, self.faults)
-        return True if step.name == "idle" else None
-
-
-def _is_struck(step: Step, told: Told) -> bool:
-    if step.effect is not None:
-        return told.how == "rolled_back" and told.index == step.index
-    return told.how not in ("normal", "rolled_back")
-
-
-def _struck(step: Step, how: How) -> Fault:
-    """The fault that makes a step end as the recording says it did."""
-    point = Point(step.job_id or "", step.attempt, step.name, step.index)
-    match how:
-        case "begun" | "committed":
-            return Fault("kill", replace(point, when=how))
-        case "lost_request" | "lost_reply" | "db_error":
-            return Fault(how, point)
-        case "rolled_back":
-            return Fault("db_error", point)
-    raise Diverged(f"A step cannot end in {how}.")

@@ -24,9 +24,10 @@ from fencepost_analyzer.scenario_from import readings_of
 from fencepost_recorder import Recording, open_recording
 from fencepost_runtime.columns import ColumnSink
 from fencepost_runtime.errors import Diverged, PolicyError
+from fencepost_runtime.following import follow
 from fencepost_runtime.policy import Policy, preset
 from fencepost_runtime.scenario import Scenario
-from fencepost_runtime.simulate import follow, simulate
+from fencepost_runtime.simulate import simulate
 
 
 def _rows(scenario: Scenario, seed: int) -> list[dict[str, Any]]:

@@ -14,9 +14,10 @@ from runtime.histories import Rows, digest, history
 
 from fencepost_runtime.columns import ColumnSink
 from fencepost_runtime.errors import Diverged
+from fencepost_runtime.following import Told, follow
 from fencepost_runtime.policy import preset
 from fencepost_runtime.scenario import Scenario
-from fencepost_runtime.simulate import EPOCH, Simulated, Told, follow
+from fencepost_runtime.simulate import EPOCH, Simulated
 
 HERE = Path(__file__).parent
 PLAIN = Scenario.from_dict({"id": "plain", "queues": [{"name": "q", "workload": "payments", "jobs": 2, "workers": 2}]})

@@ -20,8 +20,9 @@ from fencepost_analyzer.lab.processes import processes
 from fencepost_analyzer.lab.space import Bound, following, in_order, lasting, merged, plain, shorter
 from fencepost_analyzer.placing import Ways, striking
 from fencepost_runtime.columns import ColumnSink
+from fencepost_runtime.course import Course
 from fencepost_runtime.scenario import Fault, Scenario
-from fencepost_runtime.simulate import Passed, Simulated, simulate
+from fencepost_runtime.simulate import Passed, Simulated, explored, simulate
 
 # Schedules that are judged in one query of each invariant, at most, and units whose schedules are judged together.
 BATCH, CHUNK = 16_000, 32
@@ -198,12 +199,15 @@ def _schedules(plan: Plan, unit: Unit, batch: _Batch) -> Found:
     """Runs a unit's schedules, depth first, and hands them over to be judged."""
     scenario, bound = plan.bases[unit.base]
     found = Found()
-    stack: list[tuple[Fault, ...]] = [() if unit.first is None else (unit.first,)]
+    # Each with the course of the run that its last fault is added to.
+    stack: list[tuple[tuple[Fault, ...], Course | None]] = [(() if unit.first is None else (unit.first,), None)]
     # Those that outlast everything; what ends sooner is made of them, once.
     longest = {unit.first} if unit.first is not None and unit.first.kind in ("pause", "slow") else set[Fault]()
     while stack:
-        added = stack.pop()
-        ran, trail, sink = _run(_with(scenario, added), plan.seed)
+        added, like = stack.pop()
+        course = Course() if unit.first is not None and len(added) < bound.faults else None
+        sink, trail = ColumnSink(), list[Passed]()
+        ran = explored(_with(scenario, added), sink, plan.seed, trail=trail, like=like, course=course)
         if not in_order(added, ran):
             found.equivalent += 1
             continue
@@ -219,9 +223,9 @@ def _schedules(plan: Plan, unit: Unit, batch: _Batch) -> Found:
             if unit.first is None:
                 continue  # Each of these begins a unit of its own.
             longest.update(fault for fault in further if fault.kind in ("pause", "slow"))
-            stack += [(*added, fault) for fault in further if bound.allows([*added, fault])]
+            stack += [((*added, fault), course) for fault in further if bound.allows([*added, fault])]
         if added and added[-1] in longest:
-            stack += [(*added[:-1], fault) for fault in shorter(added[-1], trail)]
+            stack += [((*added[:-1], fault), like) for fault in shorter(added[-1], trail)]
     return found
 
 

@@ -65,6 +65,8 @@ def _random_fault(draw: random.Random, queues: Sequence[Queue]) -> Fault:
             return Fault(kind, _random_point(draw, queues, DURABLE if when in MIDDLE else everywhere, when))
         case "pause":
             until = _random_point(draw, queues, DURABLE, "after") if draw.random() < 0.5 else None
+            if until is not None and until.step == "reclaim":
+                until = replace(until, index=0)  # it lasts until the next one, whichever that is
             when = draw.choice(("before", "after"))
             return Fault(kind, _random_point(draw, queues, everywhere, when), until, at_most_ms)
     return Fault(kind, _random_point(draw, queues, DURABLE))
@@ -77,7 +79,7 @@ def _random_point(draw: random.Random, queues: Sequence[Queue], steps: Sequence[
     queue = draw.choice(queues)
     job, step = draw.choice(queue.jobs), draw.choice(steps)
     attempt = 0 if step in ("enqueue", "reclaim") else draw.choice((1, 1, 1, 2))
-    last = {"work": len(job.effects), "write": len(job.effects) - 1}.get(step, 0)
+    last = {"work": len(job.effects), "write": len(job.effects) - 1, "reclaim": 1}.get(step, 0)
     return Point(job.id, attempt, step, draw.randint(0, last), when)
 
 

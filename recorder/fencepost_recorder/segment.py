@@ -130,8 +130,9 @@ class Segment:
         if written > 0:
             try:
                 if os.fstat(self.fd).st_size == self.size + written:
-                    os.ftruncate(self.fd, self.size)
+                    # In this order: what a signal handler writes between the two stays.
                     os.lseek(self.fd, self.size, os.SEEK_SET)
+                    os.ftruncate(self.fd, self.size)
                     return
             except OSError:
                 pass

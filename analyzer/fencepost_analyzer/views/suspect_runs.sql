@@ -1,7 +1,8 @@
 -- Executions of the suspects. It ended with the earliest of its own end, its accepted settlement (unless acknowledged
 -- before the work) and, if it has no end of its own, its worker's crash: surely by `ended`, and not before `ended_from`;
 -- NULL = nobody knows. A settlement without an answer may have been accepted. `backwards`: its clock was set back
--- meanwhile, so its times mean nothing. `shorter`: a settlement that its clock cannot place may have ended it sooner. `granted` and `settled` are positions in the queue's own order.
+-- meanwhile, so its times mean nothing. `shorter`: a settlement that its clock cannot place may have ended it sooner.
+-- `granted` and `settled` are positions in the queue's own order.
 WITH suspected AS (
     SELECT moments.*
     FROM moments

@@ -17,9 +17,6 @@ from fencepost_runtime.actors import MS
 from fencepost_runtime.drive import OUT_OF_TIME, reclaimer_name, worker_name
 from fencepost_runtime.scenario import Queue
 
-# Of what there may be very many, so many are named.
-MANY = 8
-
 
 def cut_off(found: Incident, gaps: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
     """Why the evidence may lack a fault, as clauses: gaps, no inventory, or an end before the work was done."""
@@ -43,7 +40,7 @@ def _end(found: Incident) -> Iterator[str]:
     if cut:
         late = any(str(row["reason"]).endswith(OUT_OF_TIME) for row in rows if is_cut_short(row))
         why = "ran out of time" if late else "was interrupted"
-        yield f"the run {why} and {_named(cut)} {'was' if len(cut) == 1 else 'were'} ended with it"
+        yield f"the run {why} and {text.some(cut)} {'was' if len(cut) == 1 else 'were'} ended with it"
     elif not any(row["event"] == "inventory" for row in rows):
         times = [row["at"] for row in rows]
         yield (
@@ -51,10 +48,10 @@ def _end(found: Incident) -> Iterator[str]:
             f"{(max(times) - min(times)) // MS:,} ms after its beginning"
         )
     elif held := list(_left_over(found)):
-        yield f"the run ended before its work did: its queue still held {_named(held)}, and somebody to take it"
+        yield f"the run ended before its work did: its queue still held {text.some(held)}, and somebody to take it"
     elif busy := sorted({str(row["worker_id"]) for row in _unfinished(rows)}):
         # After an early acknowledgement the queue holds nothing that would say so.
-        yield f"the run ended before its work did: {_named(busy)} {'was' if len(busy) == 1 else 'were'} still at it"
+        yield f"the run ended before its work did: {text.some(busy)} {'was' if len(busy) == 1 else 'were'} still at it"
 
 
 def _left_over(found: Incident) -> Iterator[str]:
@@ -100,8 +97,3 @@ def _steps(rows: Iterable[Row]) -> Iterator[str]:
         if open_ended and deaths.get(row["worker_id"], last) >= last and row["producer_end_seq"] is None:
             what = f"{row['event']} of {row['effect_key'] or row['job_id']}"
             yield f"the {what} by {row['worker_id']} was never answered: it may have been applied, or not"
-
-
-def _named(names: list[str]) -> str:
-    more = [f"{len(names) - MANY:,} more"] if len(names) > MANY else []
-    return text.listed([*names[:MANY], *more])

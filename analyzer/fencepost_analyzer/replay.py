@@ -5,7 +5,7 @@ Every replay runs twice and its digests must agree: a simulator that does not re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, islice
@@ -43,6 +43,7 @@ class Replay:
     `balances_before` and `balances_after` are the accounts as the applied writes leave them.
     `moved` and `homeless`: recorded faults that strike elsewhere, or have no place, under a fork's policies. `doubts`:
     why a fork in which nothing breaks would show nothing. `unknown`: what the recording cannot tell, for it is cut off.
+    `undone`: the jobs of which the replay did not apply every effect: no violation where they can still be found.
     `changes`: of a fork, why verdicts are other than the recording's.
     """
 
@@ -65,6 +66,7 @@ class Replay:
     homeless: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
+    undone: tuple[str, ...] = ()
     changes: tuple[Change, ...] = ()
 
     @property
@@ -97,6 +99,7 @@ class Replay:
             "homeless": list(self.homeless),
             "doubts": list(self.doubts),
             "unknown": list(self.unknown),
+            "undone": list(self.undone),
             "changes": [change.to_dict() for change in self.changes],
             "before": self.before.to_dict(),
             "after": self.after.to_dict(),
@@ -237,6 +240,7 @@ def _replayed(
         balances_after=balances(scenario, rows),
         changes=changes(before, after, case.recorded, replayed) if mode == "fork" else (),
         unknown=(*cut_off(found, case.gaps), *under_way(found)),
+        undone=undone(scenario, rows),
     )
 
 
@@ -261,3 +265,9 @@ def balances(scenario: Scenario, rows: tuple[Row, ...] | list[dict[str, Any]]) -
         if effect is not None and row["event"] == "write" and row["outcome"] == "ok":
             accounts[effect.account] += effect.amount
     return accounts
+
+
+def undone(scenario: Scenario, rows: Iterable[Row]) -> tuple[str, ...]:
+    """The jobs of which not every effect was applied."""
+    applied = {row["effect_key"] for row in rows if row["event"] == "write" and row["outcome"] == "ok"}
+    return tuple(job.id for job in scenario.jobs if not {effect.key for effect in job.effects} <= applied)

@@ -190,6 +190,8 @@ def conclusion(done: Replay) -> str:
     broken, still = done.before.violated, done.after.violated
     # Where a fault had no place to strike, that is a part of the result.
     but = f" No place to strike had {'; '.join(done.homeless)}." if done.homeless else ""
+    # A job that was buried breaks no promise, and is not what anybody wanted.
+    but += f" Not done: {text.some(done.undone)}." if done.undone else ""
     if done.heals and broken:
         holds = f"{text.listed(broken)} hold{'s' if len(broken) == 1 else ''}"
         faults = "every fault that it has a place for" if done.homeless else "the same faults"

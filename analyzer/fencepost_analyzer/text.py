@@ -16,6 +16,8 @@ LIMIT = 200
 MESSAGE_LIMIT = 1_500
 # More accents than this on one letter reach into the lines above and below.
 _MAX_MARKS = 4
+# Of what there may be very many, so many are named.
+MANY = 8
 _MARKDOWN = re.compile(r"[\\`*_\[\]|~#$]")
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;"}
 
@@ -94,6 +96,12 @@ def listed(names: Sequence[str], *, empty: str = "none") -> str:
     if not names:
         return empty
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def some(names: Sequence[str]) -> str:
+    """All of a few names; of many the first, and how many more there are."""
+    more = [f"{len(names) - MANY:,} more"] if len(names) > MANY else []
+    return listed([*names[:MANY], *more])
 
 
 def duration(nanoseconds: int) -> str:

@@ -19,6 +19,7 @@ from fencepost_analyzer.case import Case, open_case
 from fencepost_analyzer.catalogue import demo_scenario, failure_mode
 from fencepost_analyzer.errors import NotReplayable
 from fencepost_analyzer.replay import NotDeterministic
+from fencepost_analyzer.reports import conclusion
 from fencepost_analyzer.run import RunFailed, run_processes, run_simulated
 from fencepost_analyzer.scenario_from import readings_of
 from fencepost_recorder import Recording, open_recording
@@ -270,6 +271,12 @@ def test_fork_counts_what_it_reuses_and_what_is_new(torn: Recording) -> None:
     assert healed.heals
     assert healed.reused + healed.new == healed.events
     assert 0 < healed.reused < same.reused
+
+
+def test_a_fork_says_which_jobs_nobody_does(torn: Recording) -> None:
+    """A job that is buried with nothing of it applied breaks no promise; but whoever reads "healed" must know."""
+    assert conclusion(forked(torn, preset("atomic"))).endswith("; INV-007 holds. Not done: pay-1.")
+    assert conclusion(forked(torn, preset("transactional"))).endswith("; INV-007 holds.")
 
 
 def test_fork_changes_single_fields_of_the_recorded_policy(torn: Recording) -> None:

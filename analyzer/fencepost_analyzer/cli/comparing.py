@@ -105,7 +105,7 @@ def _print(out: Output, rows: Sequence[Row], best: Row | None) -> None:
     out.table(columns, [_row(row, explored) for row in rows])
     out.blank()
     if best is None:
-        out.line("No policy with a name heals it.")
+        out.line("No policy with a name heals it: under each something breaks or is open, or a job is not done.")
     else:
         out.line("The cheapest that heals the incident: ", bold(best.policy))
     safest = comparing.safest(rows)

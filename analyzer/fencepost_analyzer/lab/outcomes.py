@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from fencepost_analyzer.check import judge_many
 from fencepost_analyzer.database import events_table
 from fencepost_analyzer.errors import AnalyzerError
+from fencepost_analyzer.replay import undone
 from fencepost_runtime.columns import ColumnSink
 from fencepost_runtime.scenario import Scenario
 from fencepost_runtime.simulate import simulate
@@ -83,13 +84,13 @@ def outcomes(
             sink = ColumnSink(len(runs))
             overdue = simulate(scenario, sink, seed).overdue
             told = sink.rows()
-            runs.append((case, _undone(scenario, told), overdue))
+            runs.append((case, undone(scenario, told), overdue))
             rows += told
     found: dict[K, Outcome] = {}
     for schedule, judgement in judge_many(events_table(rows), extra=invariants).items():
-        case, undone, overdue = runs[schedule]
+        case, left, overdue = runs[schedule]
         unknown = tuple(name for name in judgement.unknown if name not in judgement.vacuous)
-        outcome = Outcome(judgement.violated, unknown, undone, overdue)
+        outcome = Outcome(judgement.violated, unknown, left, overdue)
         if found.setdefault(case, outcome) != outcome:
             raise Unsteady(f"The verdict on {case} depends on the schedule: {found[case].cell()}, {outcome.cell()}.")
     return found
@@ -112,8 +113,3 @@ def endings(scenario: Scenario) -> tuple[list[Ending], int]:
 
 def _leases(rows: Iterable[Row], job_id: str) -> int:
     return sum(1 for row in rows if row["event"] == "lease" and row["job_id"] == job_id)
-
-
-def _undone(scenario: Scenario, rows: Iterable[Row]) -> tuple[str, ...]:
-    applied = {row["effect_key"] for row in rows if row["event"] == "write" and row["outcome"] == "ok"}
-    return tuple(job.id for job in scenario.jobs if not {effect.key for effect in job.effects} <= applied)

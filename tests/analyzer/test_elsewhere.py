@@ -29,6 +29,7 @@ from fencepost_runtime.scenario import WHENS, Fault, Kind, Point, Scenario
 ONE_TRANSACTION = {"ack": "early", "writes": "atomic"}
 DEAD = {"kind": "kill", "job": "pay-1", "attempt": 1, "step": "write", "index": 1}
 AT_THE_FIRST, AT_THE_SECOND = "the kill at work 1 of pay-1, attempt 1", "work 2 of pay-1, attempt 1"
+MISSED = "the kill after reclaim of pay-1"
 MOVED = f"{AT_THE_FIRST}: how far the work was nobody told, so it strikes at {AT_THE_SECOND}"
 
 
@@ -221,3 +222,14 @@ def test_a_live_run_is_one_of_the_ways_and_says_so(tmp_path: Path) -> None:
     assert (naive.after.violated, naive.exit_code, naive.ways) == ((), 3, 4)
     assert naive.doubts == (f"in the simulator INV-001 would break otherwise: {MOVED}",)
     assert (deduped.doubts, deduped.exit_code, deduped.ways) == ((), 0, 4)
+
+
+def test_matrix_and_fork_agree_that_a_fault_which_never_struck_heals_nothing(tmp_path: Path) -> None:
+    """A lease that is renewed is not taken back, so nobody knows what the reclaimer's death would have done then."""
+    slow = {"kind": "slow", "job": "pay-1", "attempt": 1, "step": "work", "index": 1, "at_most_ms": 2_000}
+    reclaimer_dies = {"kind": "kill", "job": "pay-1", "step": "reclaim", "when": "after"}
+    recording = recorded(tmp_path, "naive", slow, reclaimer_dies)
+    row, done = rows_of(retold(recording))["renewed"], forked(recording, preset("renewed"))
+    assert (row.outcome.holds, row.outcome.undone, done.after.violated) == (True, (), ())
+    assert not (row.heals or done.heals)
+    assert [*row.outcome.missed] == [*done.doubts] == [f"{MISSED} never struck: its step did not come"]

@@ -117,6 +117,8 @@ def _print(out: Output, rows: Sequence[Row], best: Row | None) -> None:
             out.line(dim(f"{row.policy}: left out {fault}"))
         for fault in row.elsewhere:
             out.line(dim(f"{row.policy}: worst if {fault}"))
+        for fault in row.outcome.missed:
+            out.line(dim(f"{row.policy}: {fault}"))
 
 
 def _row(row: Row, explored: bool) -> list[str]:
@@ -124,6 +126,7 @@ def _row(row: Row, explored: bool) -> list[str]:
     said += [f"unknown: {', '.join(row.outcome.unknown)}"] if row.outcome.unknown else []
     said += ["cut off by its time"] if row.outcome.overdue else []
     said += ["open: its faults may have struck elsewhere"] if not row.every else []
+    said += ["open: not all its faults struck"] if row.outcome.missed and row.outcome.holds else []
     cells = [row.policy, "; ".join(said) or "holds", f"{len(row.outcome.undone) or '-'}"]
     if explored and row.exploration is not None:
         cells += [f"{row.exploration.found.schedules:,}", f"{row.exploration.found.broken:,}"]

@@ -40,8 +40,9 @@ class Row:
 
     @property
     def heals(self) -> bool:
-        """Whether in the incident itself every promise holds and every job was done."""
-        return self.outcome.holds and not self.outcome.undone and self.every
+        """Whether in the incident itself every promise holds and every job was done, though all its faults struck."""
+        outcome = self.outcome
+        return outcome.holds and not outcome.undone and not outcome.missed and self.every
 
     @property
     def share(self) -> float:
@@ -62,6 +63,7 @@ class Row:
             "left_out": list(self.left_out),
             "elsewhere": list(self.elsewhere),
             "every_way": self.every,
+            "missed": list(self.outcome.missed),
             "explored": {"schedules": found.schedules, "broken": found.broken, "violated": dict(found.violated)}
             if found is not None
             else None,

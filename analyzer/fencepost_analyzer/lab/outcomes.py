@@ -6,17 +6,18 @@ A cell is stated only if it comes out alike under several seeds, that is, under 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from fencepost_analyzer.check import judge_many
 from fencepost_analyzer.database import events_table
 from fencepost_analyzer.errors import AnalyzerError
+from fencepost_analyzer.placing import unstruck
 from fencepost_analyzer.replay import undone
 from fencepost_runtime.columns import ColumnSink
 from fencepost_runtime.scenario import Scenario
-from fencepost_runtime.simulate import simulate
+from fencepost_runtime.simulate import Simulated, simulate
 
 SEEDS = (1, 2, 3)
 
@@ -32,12 +33,14 @@ Row = Mapping[str, Any]
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What a scenario comes to: broken invariants, undecided ones, and jobs whose effects are not all applied.
-    `overdue`: it was cut off by its time, and may break more."""
+    `overdue`: it was cut off by its time, and may break more. `missed`: its faults, in words, that never struck, whose
+    absence may be all that made a difference; under other schedules these may be others."""
 
     violated: tuple[str, ...]
     unknown: tuple[str, ...]
     undone: tuple[str, ...]
     overdue: bool = False
+    missed: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def holds(self) -> bool:
@@ -50,8 +53,9 @@ class Outcome:
         return Outcome(
             tuple(sorted(violated)),
             tuple(sorted({*self.unknown, *other.unknown} - violated)),
-            tuple(dict.fromkeys((*self.undone, *other.undone))),
+            _all(self.undone, other.undone),
             self.overdue or other.overdue,
+            _all(self.missed, other.missed),
         )
 
     def cell(self) -> str:
@@ -78,21 +82,24 @@ def outcomes(
     """Runs every case under every seed and judges all of them in one pass, by our invariants and those in the
     directories `invariants`. Raises Unsteady where seeds disagree."""
     rows: list[dict[str, Any]] = []
-    runs: list[tuple[K, tuple[str, ...], bool]] = []
+    runs: list[tuple[K, tuple[str, ...], Simulated]] = []
     for case, scenario in cases.items():
         for seed in seeds:
             sink = ColumnSink(len(runs))
-            overdue = simulate(scenario, sink, seed).overdue
+            simulated = simulate(scenario, sink, seed)
             told = sink.rows()
-            runs.append((case, undone(scenario, told), overdue))
+            runs.append((case, undone(scenario, told), simulated))
             rows += told
     found: dict[K, Outcome] = {}
     for schedule, judgement in judge_many(events_table(rows), extra=invariants).items():
-        case, left, overdue = runs[schedule]
+        case, left, simulated = runs[schedule]
         unknown = tuple(name for name in judgement.unknown if name not in judgement.vacuous)
-        outcome = Outcome(judgement.violated, unknown, left, overdue)
-        if found.setdefault(case, outcome) != outcome:
-            raise Unsteady(f"The verdict on {case} depends on the schedule: {found[case].cell()}, {outcome.cell()}.")
+        _, missed = unstruck(simulated.unstruck, cases[case])
+        outcome = Outcome(judgement.violated, unknown, left, simulated.overdue, missed)
+        before = found.setdefault(case, outcome)
+        if before != outcome:
+            raise Unsteady(f"The verdict on {case} depends on the schedule: {before.cell()}, {outcome.cell()}.")
+        found[case] = replace(before, missed=_all(before.missed, missed))
     return found
 
 
@@ -109,6 +116,10 @@ def endings(scenario: Scenario) -> tuple[list[Ending], int]:
     deaths = sum(1 for row in rows if row["event"] == "crash")
     held = {row["job_id"]: row["reason"] for row in rows if row["event"] == "inventory"}
     return [Ending(job.id, _leases(rows, job.id), held.get(job.id, "done")) for job in scenario.jobs], deaths
+
+
+def _all(some: Iterable[str], others: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*some, *others)))
 
 
 def _leases(rows: Iterable[Row], job_id: str) -> int:

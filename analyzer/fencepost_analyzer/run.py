@@ -14,6 +14,7 @@ from secrets import token_hex
 from fencepost_analyzer.errors import AnalyzerError
 from fencepost_analyzer.version import __version__
 from fencepost_recorder import Recording, begin, seal
+from fencepost_recorder.heeding import undisturbed
 from fencepost_recorder.scratch import scratch
 from fencepost_runtime.backends import own_database
 from fencepost_runtime.processes import Spec
@@ -83,8 +84,9 @@ def _run(
                 _end(process)
                 raise
             finally:
-                # Also after a failure: what was recorded until then is evidence.
-                recording = seal(directory, tool_version=__version__, seed=seed, commit=commit())
+                # Also after a failure: what was recorded until then is evidence. A moment that nobody cuts short.
+                with undisturbed():
+                    recording = seal(directory, tool_version=__version__, seed=seed, commit=commit())
     if process.returncode == INTERRUPTED:
         # Also where our own SIGINT is ignored, as a shell does for what it starts in the background.
         raise KeyboardInterrupt

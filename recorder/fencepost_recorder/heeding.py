@@ -63,12 +63,25 @@ class Heeded:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Hold back the signals by which people end or stop a program, from this one and from what it starts."""
+    """Hold back the signals by which people end or stop a program, from this one and from what it starts.
+
+    In the main thread; those by which they end it are given to their handlers afterwards.
+    """
+    came: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in ENDING}
+    held = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, _nothing)}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING | STOPPING)
     try:
+        # A thread that was there before takes what this one does not, and Python has it handled here all the same.
+        for number in held:
+            signal.signal(number, lambda number, _: came.append(number))
         yield
     finally:
+        for number, handler in held.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def stop_as(number: int) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -160,21 +161,15 @@ def test_a_run_whose_database_is_lost_keeps_what_it_recorded(postgres: str, here
     assert schemas(postgres) == before
 
 
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
-def test_what_a_killed_run_leaves_in_the_database_is_found_as_the_page_says(
-    postgres: str, here: Path, end: signal.Signals
-) -> None:
-    """SIGKILL or SIGTERM of fencepost leaves the run's schema; the how-to page's one line of SQL names it once nobody
-    is in it, not before, and what the line answers drops it."""
+def test_what_a_killed_run_leaves_in_the_database_is_found_as_the_page_says(postgres: str, here: Path) -> None:
+    """SIGKILL of fencepost leaves the run's schema; the how-to page's one line of SQL names it once nobody is in it,
+    not before, and what the line answers drops it."""
     before = schemas(postgres)
     (line,) = re.findall(r"```sql\n(SELECT .*)\n```", HOW_TO.read_text("utf-8"))
-    Path("slow.toml").write_text(f'id = "slow"\n{QUEUE}{SLOW}', "utf-8")
-    env = {**os.environ, "FENCEPOST_POSTGRES": postgres}
-    process = spawn("run", "slow.toml", "--backend", "postgres", "--id", "mine", env=env)
     with psycopg.connect(postgres, autocommit=True) as administrator:
-        until(lambda: leased(here), "the run at its work")
+        process = under_way(postgres, here)
         assert administrator.execute(line).fetchall() == []
-        os.killpg(process.pid, end)
+        os.killpg(process.pid, signal.SIGKILL)
         process.communicate(timeout=30)
         until(lambda: administrator.execute(SESSIONS).fetchone() == (0,), "the end of the run's sessions")
         ((left,),) = [one for one in schemas(postgres) if one not in before]
@@ -182,6 +177,26 @@ def test_what_a_killed_run_leaves_in_the_database_is_found_as_the_page_says(
         assert drop == f"DROP SCHEMA {left} CASCADE;"
         administrator.execute(drop)
     assert schemas(postgres) == before
+
+
+@pytest.mark.parametrize("whom", [os.kill, os.killpg])
+def test_a_run_that_is_ended_drops_its_schema(postgres: str, here: Path, whom: Callable[[int, int], None]) -> None:
+    """By SIGTERM, whether fencepost alone is told or all its processes are; what it recorded is kept."""
+    before = schemas(postgres)
+    process = under_way(postgres, here)
+    whom(process.pid, signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert (process.returncode, schemas(postgres)) == (143, before)
+    assert open_recording(here / "recordings" / "mine").manifest.spans > 3
+
+
+def under_way(postgres: str, here: Path) -> subprocess.Popen[str]:
+    """A run of many seconds, called mine, at its work."""
+    Path("slow.toml").write_text(f'id = "slow"\n{QUEUE}{SLOW}', "utf-8")
+    env = {**os.environ, "FENCEPOST_POSTGRES": postgres}
+    process = spawn("run", "slow.toml", "--backend", "postgres", "--id", "mine", env=env)
+    until(lambda: leased(here), "the run at its work")
+    return process
 
 
 def test_a_live_replay_runs_where_the_recording_ran(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:

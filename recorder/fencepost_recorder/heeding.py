@@ -80,8 +80,8 @@ def undisturbed() -> Iterator[None]:
         for number, handler in held.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        for number in came:
-            signal.raise_signal(number)
+        for late in came:
+            signal.raise_signal(late)
 
 
 def stop_as(number: int) -> None:

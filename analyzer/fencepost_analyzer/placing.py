@@ -199,19 +199,25 @@ def unstruck(faults: Iterable[Fault], scenario: Scenario) -> tuple[tuple[str, ..
 def _nearest(fault: Fault, work: int, job: Job, policy: Policy) -> Point | None:
     at, last = fault.at, len(job.effects) - 1
     befalls = fault.kind in ("kill", "pause")
+    found: Point | None = None
     match at.step:
         case "renew" if befalls:
-            return replace(at, step="work", index=min(work, last + 1), when="after")
+            found = replace(at, step="work", index=min(work, last + 1), when="after")
         case "renew" if work <= last:
-            return replace(at, step="write", index=work)
+            found = replace(at, step="write", index=work)
         case "renew":
             lost = replace(at, step="settle" if policy.ack == "late" else "apply", index=0)
-            return None if lacking(lost, policy, job) else lost
+            found = None if lacking(lost, policy, job) else lost
         case "retry" if befalls:
-            return replace(at, step="finish", when="after" if at.when == "after" else "before")
+            found = replace(at, step="finish", when="after" if at.when == "after" else "before")
         case "apply" if last >= 0:
-            return replace(at, step="write", index=last)
-    return None
+            found = replace(at, step="write", index=last)
+        # A transaction without writes only settles.
+        case "apply" if policy.ack != "early":
+            found = replace(at, step="settle")
+        case "apply" if befalls:
+            found = replace(at, step="finish", when="before")
+    return found
 
 
 def _awaited(until: Point | None, job: Job, policy: Policy) -> Point | None:

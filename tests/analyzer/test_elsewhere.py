@@ -11,7 +11,7 @@ from analyzer.lab import fencepost, forked, verified
 
 from fencepost_analyzer import placing
 from fencepost_analyzer.case import open_case
-from fencepost_analyzer.inference import Inference, as_written
+from fencepost_analyzer.inference import Inference, as_written, where
 from fencepost_analyzer.lab.explore import around, explore
 from fencepost_analyzer.lab.lattice import above
 from fencepost_analyzer.lab.matrix import Row, matrix
@@ -233,3 +233,24 @@ def test_matrix_and_fork_agree_that_a_fault_which_never_struck_heals_nothing(tmp
     assert (row.outcome.holds, row.outcome.undone, done.after.violated) == (True, (), ())
     assert not (row.heals or done.heals)
     assert [*row.outcome.missed] == [*done.doubts] == [f"{MISSED} never struck: its step did not come"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "policy", "place"),
+    [
+        ("kill", "naive", "after settle of pay-1, attempt 1"),
+        ("lost_reply", "naive", "before settle of pay-1, attempt 1"),
+        ("kill", "early-ack", "before finish of pay-1, attempt 1"),
+        ("lost_reply", "early-ack", None),
+    ],
+)
+def test_a_transaction_that_only_settles_is_the_settlement_elsewhere(
+    kind: Kind, policy: str, place: str | None
+) -> None:
+    """A job without effects has nothing else in it; acknowledged early, it has not even that any more."""
+    queue = {"name": "q", "jobs": [{"id": "pay-1", "name": "pay", "effects": []}], "policy": "atomic"}
+    fault = {"kind": kind, "job": "pay-1", "step": "apply", "when": "after" if kind == "kill" else "before"}
+    scenario = Scenario.from_dict({"id": "empty", "queues": [queue], "faults": [fault]})
+    ways = everywhere(scenario, scenario.with_policy(preset(policy)), as_written(scenario))
+    assert [where(one.at) for one in ways.told.scenario.faults] == ([place] if place else [])
+    assert len(ways.told.homeless) == (place is None)

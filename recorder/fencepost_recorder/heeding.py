@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
@@ -65,11 +66,11 @@ class Heeded:
 def undisturbed() -> Iterator[None]:
     """Hold back the signals by which people end or stop a program, from this one and from what it starts.
 
-    In the main thread; those by which they end it are given to their handlers afterwards.
+    Those by which they end it are handled afterwards. In another thread than the main one it holds them from that
+    thread alone, which Python gives none to handle anyway.
     """
     came: list[int] = []
-    handlers = {number: signal.getsignal(number) for number in ENDING}
-    held = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, _nothing)}
+    held = _handled() if threading.current_thread() is threading.main_thread() else {}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING | STOPPING)
     try:
         # A thread that was there before takes what this one does not, and Python has it handled here all the same.
@@ -82,6 +83,12 @@ def undisturbed() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         for late in came:
             signal.raise_signal(late)
+
+
+def _handled() -> dict[signal.Signals, Any]:
+    """By what the signals that end a program are handled; without those that nobody handles, or that are heeded."""
+    handlers = {number: signal.getsignal(number) for number in ENDING}
+    return {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, _nothing)}
 
 
 def stop_as(number: int) -> None:

@@ -195,29 +195,28 @@ def test_a_kill_leaves_the_terminal_as_it_was_and_no_process(
         os.killpg(process.pid, 0)
 
 
-def test_ctrl_c_while_the_processes_begin_is_told_once(env: dict[str, str], here: Path) -> None:
+# Read by every Python that starts; of those that explore it makes a long beginning.
+SLOW_TO_BEGIN = """
+import os, sys, time
+if any("spawn_main" in word for word in sys.orig_argv):
+    open(os.path.join(os.environ["BEGINNING"], str(os.getpid())), "x").close()
+    time.sleep(600)
+"""
+
+
+def test_ctrl_c_while_the_processes_begin_is_told_once(env: dict[str, str], here: Path, tmp_path: Path) -> None:
     """Those that explore are still importing when Ctrl-C reaches them, too: they have nothing to say about it."""
+    site, beginning = tmp_path / "site", tmp_path / "beginning"
+    site.mkdir()
+    beginning.mkdir()
+    (site / "sitecustomize.py").write_text(SLOW_TO_BEGIN, "utf-8")
+    env |= {"PYTHONPATH": str(site), "BEGINNING": str(beginning)}
     process = spawn("explore", "FM-002", "--workers", "2", "--into", str(here / "explored"), env=env)
-    await_that(lambda: len(beginning(process.pid)) == 2, process)
+    await_that(lambda: len(list(beginning.iterdir())) == 2, process)
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (130, "")
     assert "Traceback" not in err and err.endswith("fencepost: interrupted.\n")
-
-
-def beginning(parent: int) -> list[str]:
-    """Whom a process has started to help it, as soon as Python would tell them of Ctrl-C."""
-    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return [child for child in children if "multiprocessing.spawn" in _of(child, "cmdline") and _heeds(child)]
-
-
-def _heeds(process: str) -> bool:
-    caught = re.search(r"SigCgt:\s*(\w+)", _of(process, "status"))
-    return caught is not None and bool(int(caught[1], 16) >> (signal.SIGINT - 1) & 1)
-
-
-def _of(process: str, what: str) -> str:
-    return Path(f"/proc/{process}/{what}").read_text()
 
 
 def await_that(happened: object, process: subprocess.Popen[str]) -> None:

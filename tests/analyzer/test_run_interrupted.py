@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from fencepost_runtime.scenario import Scenario
 
 def test_ctrl_c_while_a_run_seals_leaves_a_sealed_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(directory: Path, **more: Any) -> Recording:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         return seal(directory, **more)
 
     monkeypatch.setattr(run, "seal", interrupted)

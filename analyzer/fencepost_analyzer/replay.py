@@ -24,7 +24,8 @@ from fencepost_runtime.errors import Diverged
 from fencepost_runtime.following import follow
 from fencepost_runtime.policy import Policy
 from fencepost_runtime.scenario import Scenario
-from fencepost_runtime.simulate import Simulated, simulate
+from fencepost_runtime.simulate import simulate
+from fencepost_runtime.world import Simulated
 
 # Ways to read an ambiguous recording that verify tries before it says that none of them fits.
 MAX_READINGS = 64

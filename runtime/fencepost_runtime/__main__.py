@@ -7,9 +7,10 @@ from pathlib import Path
 
 from fencepost_runtime.errors import RuntimeFault
 from fencepost_runtime.processes import Spec, flush, hook
-from fencepost_runtime.simulate import EPOCH, simulate
+from fencepost_runtime.simulate import simulate
 from fencepost_runtime.spans import SpanSink, announce
 from fencepost_runtime.supervisor import OVERDUE, Supervisor
+from fencepost_runtime.world import EPOCH
 
 
 def main(arguments: list[str]) -> int:

@@ -10,8 +10,8 @@ from .drive import POLLS, SILENT, work_ns
 from .errors import Diverged
 from .facts import Fact, Narrator, Sink
 from .scenario import DURABLE, Fault, Point, Scenario
-from .simulate import SIGNALS, SUPERVISOR, Actor, Killed, Simulated, World
 from .steps import Step
+from .world import SIGNALS, SUPERVISOR, Actor, Killed, Simulated, World
 
 # Polls in a row that find nothing although the clock stands where the recording found something.
 MAX_POLLS = 2

@@ -17,8 +17,8 @@ from .errors import BackendError, ConnectionLost
 from .facts import Narrator
 from .processes import Spec, flush, fork_child, hook
 from .scenario import REPEATED
-from .simulate import SUPERVISOR, cast
 from .spans import SpanSink, announce
+from .world import SUPERVISOR, cast
 
 # How long one wait may last before the supervisor looks at its children and deadlines again.
 TICK_S = 0.05

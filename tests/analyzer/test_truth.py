@@ -16,11 +16,12 @@ from random_scenarios import random_scenario
 from fencepost_analyzer.check import judge_many
 from fencepost_analyzer.database import events_table
 from fencepost_analyzer.verdicts import Judgement
-from fencepost_runtime import simulate as simulator
+from fencepost_runtime import world
 from fencepost_runtime.columns import ColumnSink
 from fencepost_runtime.memory import MemoryBackend
 from fencepost_runtime.operations import Answer, Batch, Clock, Effect, Operation, Result, Retry, Settle, WriteAll
 from fencepost_runtime.scenario import Scenario
+from fencepost_runtime.simulate import simulate
 
 
 @dataclass
@@ -91,12 +92,12 @@ class _Spied(MemoryBackend):
 
 
 def _histories(seed: int, count: int, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Scenario], list[Truth], pa.Table]:
-    monkeypatch.setattr(simulator, "MemoryBackend", _Spied)
+    monkeypatch.setattr(world, "MemoryBackend", _Spied)
     scenarios = [random_scenario(seed * 1_000_000 + number) for number in range(count)]
     truths, rows = [], []
     for number, scenario in enumerate(scenarios):
         sink = ColumnSink(number)
-        overdue = simulator.simulate(scenario, sink, number).overdue
+        overdue = simulate(scenario, sink, number).overdue
         _Spied.latest.overdue = overdue
         truths.append(_Spied.latest)
         rows += sink.rows()

@@ -23,8 +23,9 @@ from fencepost_recorder import RecordingSpanProcessor, open_recording, seal, wri
 from fencepost_recorder import clock as watched
 from fencepost_runtime.facts import Fact
 from fencepost_runtime.scenario import Scenario
-from fencepost_runtime.simulate import EPOCH, SUPERVISOR, cast, simulate
+from fencepost_runtime.simulate import simulate
 from fencepost_runtime.spans import SpanSink, announce
+from fencepost_runtime.world import EPOCH, SUPERVISOR, cast
 
 VERSION = "0.0.campaign"
 HOUR_NANO = 3_600_000_000_000

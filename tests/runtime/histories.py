@@ -13,7 +13,8 @@ from typing import Any
 
 from fencepost_runtime.columns import ColumnSink
 from fencepost_runtime.scenario import Scenario
-from fencepost_runtime.simulate import Simulated, simulate
+from fencepost_runtime.simulate import simulate
+from fencepost_runtime.world import Simulated
 
 Rows = list[dict[str, Any]]
 

@@ -17,7 +17,7 @@ from fencepost_runtime.errors import Diverged
 from fencepost_runtime.following import Told, follow
 from fencepost_runtime.policy import preset
 from fencepost_runtime.scenario import Scenario
-from fencepost_runtime.simulate import EPOCH, Simulated
+from fencepost_runtime.world import EPOCH, Simulated
 
 HERE = Path(__file__).parent
 PLAIN = Scenario.from_dict({"id": "plain", "queues": [{"name": "q", "workload": "payments", "jobs": 2, "workers": 2}]})

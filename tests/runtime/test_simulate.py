@@ -10,7 +10,7 @@ from runtime.histories import Rows, history
 
 from fencepost_runtime.policy import Policy, preset, presets
 from fencepost_runtime.scenario import Scenario
-from fencepost_runtime.simulate import EPOCH
+from fencepost_runtime.world import EPOCH
 
 MS = 1_000_000
 PAID = {"customer": -100, "merchant": 100, "receipts": 1}

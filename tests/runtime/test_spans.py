@@ -13,7 +13,8 @@ from fencepost_runtime import spans
 from fencepost_runtime.columns import COLUMNS
 from fencepost_runtime.policy import Policy
 from fencepost_runtime.scenario import Scenario
-from fencepost_runtime.simulate import EPOCH, simulate
+from fencepost_runtime.simulate import simulate
+from fencepost_runtime.world import EPOCH
 
 MS = 1_000_000
 JOB = {"id": "a", "name": "pay", "effects": [{"key": "a/x", "amount": 1}, {"key": "a/y", "amount": 2}]}

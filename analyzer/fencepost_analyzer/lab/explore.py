@@ -22,7 +22,8 @@ from fencepost_analyzer.placing import Ways, striking
 from fencepost_runtime.columns import ColumnSink
 from fencepost_runtime.course import Course
 from fencepost_runtime.scenario import Fault, Scenario
-from fencepost_runtime.simulate import Passed, Simulated, explored, simulate
+from fencepost_runtime.simulate import Passed, explored, simulate
+from fencepost_runtime.world import Simulated
 
 # Schedules that are judged in one query of each invariant, at most, and units whose schedules are judged together.
 BATCH, CHUNK = 16_000, 32

@@ -17,7 +17,8 @@ from fencepost_analyzer.placing import unstruck
 from fencepost_analyzer.replay import undone
 from fencepost_runtime.columns import ColumnSink
 from fencepost_runtime.scenario import Scenario
-from fencepost_runtime.simulate import Simulated, simulate
+from fencepost_runtime.simulate import simulate
+from fencepost_runtime.world import Simulated
 
 SEEDS = (1, 2, 3)
 

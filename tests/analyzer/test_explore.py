@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from analyzer.lab import fencepost
 import fencepost_analyzer
 import fencepost_runtime
 from fencepost_analyzer.catalogue import failure_mode
+from fencepost_analyzer.lab import explore as exploring
 from fencepost_analyzer.lab.explore import CHUNK, Exploration, Plan, Unit, around, explore
 from fencepost_analyzer.lab.found import Found
 from fencepost_analyzer.lab.ledger import Ledger, digest, rules
@@ -23,7 +25,8 @@ from fencepost_analyzer.scenario_file import dump, load
 from fencepost_runtime.columns import ColumnSink
 from fencepost_runtime.policy import preset
 from fencepost_runtime.scenario import DURABLE, OF_NO_JOB, Fault, Point, Scenario
-from fencepost_runtime.simulate import Passed, simulate
+from fencepost_runtime.simulate import Passed, explored, simulate
+from fencepost_runtime.world import Simulated
 
 ONE = Scenario.from_dict(
     {"id": "one job", "queues": [{"name": "payments", "workload": "payments", "jobs": 1, "workers": 2}]}
@@ -338,3 +341,18 @@ def test_bad_input_is_one_sentence(recorded: Path) -> None:
         assert "Traceback" not in done.err
     (recorded / "taken").write_text("")
     assert fencepost("explore", "was", "--into", "taken").code == 2
+
+
+def test_no_schedule_is_run_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of others may come within one millisecond, in which slow work ends then, or be of one sort: a pause lasts
+    until the next of these."""
+    ran: list[tuple[Fault, ...]] = []
+
+    def counted(scenario: Scenario, *run: Any, **how: Any) -> Simulated:
+        ran.append(scenario.faults)
+        return explored(scenario, *run, **how)
+
+    monkeypatch.setattr(exploring, "explored", counted)
+    explore(plan("naive", Bound()))
+    assert len(ran) > 1_000
+    assert [one for one, times in Counter(ran).items() if times > 1] == []

@@ -15,8 +15,9 @@ from typing import Any
 
 from fencepost_runtime.actors import MS
 from fencepost_runtime.scenario import DURABLE, MAX_MS, OF_NO_JOB, REPEATED, Fault, Point, Queue, Scenario
-from fencepost_runtime.simulate import Passed, Simulated
+from fencepost_runtime.simulate import Passed
 from fencepost_runtime.steps import Step
+from fencepost_runtime.world import Simulated
 
 _SORTS = {
     "kill": "crashes",
@@ -106,12 +107,15 @@ def shorter(fault: Fault, trail: Sequence[Passed]) -> Iterator[Fault]:
             # Awaited is the next that comes.
             index = 0 if name in REPEATED else index
             meanwhile.append((passed, Point(fault.at.job, attempt, name, index, "after")))
-    # One after which nothing of another comes is the end that it has anyway.
-    for passed, until in meanwhile[:-1]:
-        if fault.kind == "slow":
-            yield Fault("slow", fault.at, at_most_ms=-(-(passed.at - began.at) // MS))
-        else:
-            yield Fault("pause", fault.at, until, fault.at_most_ms)
+    # One after which nothing of another comes is the end that it has anyway. Two may be one: they come within one
+    # millisecond, or are of a sort of which the next is awaited.
+    yield from dict.fromkeys(_until(fault, began, passed, point) for passed, point in meanwhile[:-1])
+
+
+def _until(fault: Fault, began: Passed, passed: Passed, point: Point) -> Fault:
+    if fault.kind == "slow":
+        return Fault("slow", fault.at, at_most_ms=-(-(passed.at - began.at) // MS))
+    return Fault("pause", fault.at, point, fault.at_most_ms)
 
 
 def merged(
